@@ -1,0 +1,106 @@
+# Every target makes what it needs: a plain `python3`, `make` and a C compiler are enough to begin with.
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz bench compiled test-compiled docs lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+# ── Using it ───────────────────────────────────────────────────────────────────
+
+demo: .venv/.runtime ## broker, workers and a client do real work on real files (INPUT=dir for your own)
+	@$(BIN)/reasonchip-broker demo $(if $(INPUT),"$(INPUT)")
+
+docs: .venv/.docs ## build the documentation into site/
+	$(BIN)/zensical build --clean --strict
+
+# ── Checking it ────────────────────────────────────────────────────────────────
+
+test: .venv/.dev ## the whole test suite (ARGS="-k roster" for a part of it)
+	$(PYTEST) -n $(JOBS) $(ARGS)
+
+check: .venv/.dev ## lint, types, import contracts, architecture: quick enough for every commit
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) \
+		$(if $(filter output-sync,$(.FEATURES)),--output-sync) types lint contracts architecture
+
+lint: .venv/.dev
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+contracts: .venv/.dev
+	@$(BIN)/lint-imports --no-logo
+
+architecture: .venv/.dev
+	$(PYTEST) -q tests/test_architecture.py
+
+fix: .venv/.dev ## mend what ruff can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+cover: .venv/.dev ## the test suite, and which lines and branches it misses
+	$(PYTEST) -n $(JOBS) --cov --cov-report=term $(ARGS)
+
+soak: .venv/.dev ## the tests that take minutes
+	$(PYTEST) -m soak --timeout=3600 $(ARGS)
+
+fuzz: .venv/.dev .venv/.fuzz ## feed the decoders random bytes
+	$(BIN)/python -m fuzz $(ARGS)
+
+bench: .venv/.bench ## processor time, latency and memory, side by side with NATS
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# ── Building it ────────────────────────────────────────────────────────────────
+
+# From a source distribution, since mypyc leaves what it builds beside the sources, where it would be run instead of them.
+compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc, into dist/
+	rm -rf dist
+	$(BIN)/hatchling build -t sdist
+	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+
+test-compiled: compiled ## the whole test suite on the compiled wheel
+	rm -rf .venv-compiled
+	$(PYTHON) -m venv .venv-compiled
+	.venv-compiled/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	.venv-compiled/bin/python -m pip install --quiet --no-deps dist/*.whl
+	.venv-compiled/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header $(UPGRADE)
+
+lock: .venv/bin/python ## pin what requirements/*.in and pyproject.toml ask for (UPGRADE=--upgrade for the newest)
+	$(PIP) install uv==0.13.9
+	$(LOCK) pyproject.toml requirements/build.in requirements/dev.in -o requirements/dev.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	for name in build docs bench fuzz; do \
+		$(LOCK) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit 1; \
+	done
+
+clean: ## remove everything that is made, .venv too
+	rm -rf .venv .venv-compiled .cache .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ── .venv: a file in it for each requirements file that is installed ───────────
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ReasonChip broker needs Python 3.11 or newer; \
+	$(PYTHON) is %d.%d. Name a newer one, as in: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | .venv/bin/python
+	$(PIP) install --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.%: requirements/%.txt .venv/.runtime
+	$(PIP) install --require-hashes -r requirements/$*.txt
+	@touch $@

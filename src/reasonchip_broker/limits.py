@@ -1,0 +1,107 @@
+"""Every bound of the broker: its value, its unit (in its name) and its reason (beside it).
+
+A limit that is reached is answered (OVERLOADED, TOO_LARGE, a close reason), never met with silence or with growth.
+"""
+
+from dataclasses import dataclass, fields
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+FRAME_BYTES_SETTABLE = 64 * MIB
+"""The largest `frame_bytes_max` that may be set: beyond it one frame would hold up everybody else's for too long."""
+
+HANDSHAKE_FRAME_BYTES_MAX = 4 * KIB
+"""The largest binary frame before WELCOME: a stranger may not make the broker hold more than this."""
+
+WORKER_CAPACITY_MAX = 10_000
+"""Slots that one worker may declare: more is a mistake in its configuration, or an attack."""
+
+WORKER_PATTERNS_MAX = 1_000
+"""Pipeline names and globs in one REGISTER: each is compiled, and matched once against each pipeline seen."""
+
+NAME_CHARS_MAX = 255
+"""Characters in a pipeline, pattern, worker name or label: they are keys of tables and fields of log lines."""
+
+PIPELINES_KNOWN_MAX = 10_000
+"""Eligibility classes remembered without a waiting job: any client may invent pipeline names, so idle ones are forgotten."""
+
+OPTIONS_CACHED_MAX = 1_024
+"""Decoded RUN options kept for the next RUN with the same bytes: a client sends the same few over and over."""
+
+OPTIONS_CACHED_BYTES_MAX = 1 * KIB
+"""RUN options longer than this are decoded each time, so that the cache's memory stays below 1 MiB."""
+
+JSON_SLOT_REST_MS_MIN = 25
+JSON_SLOT_REST_MS_PER_SLOT = 5
+"""A JSON worker of capacity over 1 answers before it has freed its slot; a RUN that comes sooner than about this kills it."""
+
+TIMER_TICK_S = 0.005
+"""The grain of the timing wheel: timers fire at the end of their tick, never early and at most this late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds that an operator may set, with their defaults. Raises ValueError for a value that makes no sense."""
+
+    frame_bytes_max: int = 16 * MIB
+    """What a frame's `length` may say. A larger one costs only its own job."""
+
+    tls_handshake_s: float = 5.0
+    handshake_s: float = 10.0
+    """Until WELCOME, or until a JSON frame that was begun is complete: a slow dripper holds a descriptor no longer than this."""
+
+    heartbeat_s: float = 10.0
+    """A binary peer that was silent for this long is sent a PING."""
+
+    lease_s: float = 30.0
+    """A binary peer that was silent for this long is gone: one heartbeat, and 20 s in which it did not answer."""
+
+    write_deadline_s: float = 10.0
+    """A peer that takes not one byte for this long while some wait for it is a slow consumer."""
+
+    outbox_bytes_mark: int = 1 * MIB
+    """Above this a connection is not read from and, being a worker, is given no job."""
+
+    outbox_bytes_max: int = 32 * MIB
+    """At this a connection is a slow consumer; one frame is always admitted, whatever its size."""
+
+    connections_max: int = 10_000
+    connections_unwelcomed_per_address_max: int = 256
+    """Connections of one address that have not finished a handshake. Loopback is exempt: everyone local shares it."""
+
+    client_jobs_max: int = 100_000
+    """Unfinished jobs of one client connection, so that one client can't fill the backlog of all."""
+
+    backlog_jobs_max: int = 1_000_000
+    backlog_bytes_max: int = 1 * GIB
+    """Waiting jobs, and the bytes of their frames, in all."""
+
+    cancel_grace_s: float = 10.0
+    """How long a worker may take over a polite CANCEL before it is told to stop at once."""
+
+    kill_grace_s: float = 10.0
+    """How long it may take over that before the job is given up as CANCELLED, its slot withheld."""
+
+    drain_s: float = 120.0
+    """How long a stopping broker waits for running jobs."""
+
+    credit_frames: int = 64
+    """PROGRESS or INPUT frames that may be sent before the first CREDIT."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value <= 0:
+                raise ValueError(f"{field.name} must be over 0, not {value}")
+        if self.frame_bytes_max > FRAME_BYTES_SETTABLE:
+            raise ValueError(f"frame_bytes_max may be at most {FRAME_BYTES_SETTABLE}, not {self.frame_bytes_max}")
+        if self.frame_bytes_max < HANDSHAKE_FRAME_BYTES_MAX:
+            raise ValueError(f"frame_bytes_max must be at least {HANDSHAKE_FRAME_BYTES_MAX}, not {self.frame_bytes_max}")
+        if self.lease_s <= self.heartbeat_s:
+            raise ValueError(f"lease_s ({self.lease_s}) must be longer than heartbeat_s ({self.heartbeat_s})")
+        if self.outbox_bytes_max < self.outbox_bytes_mark:
+            raise ValueError(
+                f"outbox_bytes_max ({self.outbox_bytes_max}) must not be below outbox_bytes_mark ({self.outbox_bytes_mark})"
+            )

@@ -1,0 +1,197 @@
+"""Bytes in, frames out: both protocols are streams of length-prefixed frames, and this is where streams become frames.
+
+A decoder is fed whatever the network gave, in pieces of any size, and returns every frame that is complete by then. What it returns
+of a frame is its *routing view*: the fields of its header, and the frame's own bytes, which travel on unchanged; meta and payload
+are read from those bytes only by whoever needs them (`binary.py`).
+
+Three rules shape the code. A frame's length is judged on its header, before anything of it is kept. A frame that comes in many
+pieces is joined once, when its last piece is there. And an error ends the stream, but what was complete before it still counts:
+`feed` returns those frames, and `failure` tells why there will be no more.
+"""
+
+from abc import ABC, abstractmethod
+from struct import Struct
+from typing import TypeAlias
+
+from reasonchip_broker.errors import RemoteProtocolError
+from reasonchip_broker.protocol.codes import CloseReason
+
+Frame: TypeAlias = tuple[int, bytes, bytes, int, int, int, int]
+"""What a decoder returns of a frame: packet type (or a pseudo type, below), cookie, the whole frame's bytes, code, attempt, number,
+length of meta. A tuple, since one is made for each frame that comes in, and anything else costs several times as much."""
+
+HEADER = Struct(">IBBH16sII")
+"""length, type, code, attempt, cookie, number, meta_length."""
+
+HEADER_BYTES = 32
+LENGTH_BYTES = 4
+LENGTH_MIN = HEADER_BYTES - LENGTH_BYTES
+"""The smallest `length` of a frame: a header without meta and payload."""
+
+PREFACE_MAGIC = b"RCB"
+VERSION = 1
+PREFACE = PREFACE_MAGIC + bytes((VERSION,))
+VERSIONS = (VERSION,)
+
+OVERSIZED = 256
+"""Added to the type of a frame over the limit: its header is all there is of it, the rest was skipped unbuffered."""
+
+MALFORMED = 512
+"""The type of what is no packet, though its frame was whole (JSON only); the bytes are the sentence that says why."""
+
+UNKNOWN = 255
+"""The type given to a JSON packet whose name is not known; no packet of the binary protocol has it."""
+
+_LENGTH = Struct(">I")
+_PIECE_BYTES = 1024
+"""Pieces of a frame that are smaller are put together as they come, which copies each byte of them some hundred times at the worst."""
+
+
+class FrameDecoder(ABC):
+    """A sans-I/O decoder of length-prefixed frames: what the two protocols have in common.
+
+    `frame_bytes_max` bounds the `length` of a frame and may be changed between calls. `failure` is None until the stream turns out
+    to be no stream of frames; from then on nothing more comes out.
+    """
+
+    __slots__ = ("_chunks", "_have", "_need", "_skip", "_small", "failure", "frame_bytes_max")
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self.failure: RemoteProtocolError | None = None
+        self._chunks: list[bytes] = []
+        self._small = b""
+        self._have = 0
+        self._need = 0
+        self._skip = 0
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a frame was begun that is not complete yet."""
+        return self._have > 0 or self._skip > 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes of an incomplete frame are held."""
+        return self._have
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes of the stream; return the frames that they complete, in order."""
+        frames: list[Frame] = []
+        while self._have or self._skip:
+            if self.failure is not None:
+                return frames
+            if self._skip:
+                skipped = min(self._skip, len(data))
+                self._skip -= skipped
+                data = data[skipped:]
+                if self._skip:
+                    return frames
+                continue
+            have = self._have + len(data)
+            if have < self._need:
+                self._keep(data)
+                return frames
+            cut = self._need - self._have
+            self._chunks.append(self._small)
+            self._chunks.append(data[:cut])
+            whole = b"".join(self._chunks)
+            self._chunks = []
+            self._small = b""
+            self._have = 0
+            rest = self._parse(whole, frames)
+            data = data[cut:]
+            if rest < len(whole):
+                self._hold(whole[rest:])
+                if not data:
+                    return frames
+        if data and self.failure is None:
+            rest = self._parse(data, frames)
+            if rest < len(data) and self.failure is None:
+                self._hold(data[rest:] if rest else data)
+        return frames
+
+    def _hold(self, data: bytes) -> None:
+        self._chunks = [data]
+        self._have = len(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the next piece of a frame. Small ones are put together, or the list of them would be larger than they are."""
+        self._have += len(data)
+        if len(data) >= _PIECE_BYTES:
+            self._chunks.append(self._small)
+            self._chunks.append(data)
+            self._small = b""
+            return
+        small = self._small
+        self._small = small + data if len(small) + len(data) <= _PIECE_BYTES else data
+        if self._small is data:
+            self._chunks.append(small)
+
+    @abstractmethod
+    def _parse(self, data: bytes, frames: list[Frame]) -> int:
+        """Append the complete frames of `data`; return where the incomplete one begins, with `_need` set to its size so far
+        known."""
+
+    def _fail(self, message: str, reason: CloseReason) -> None:
+        self.failure = RemoteProtocolError(message, reason)
+        self._chunks = []
+        self._small = b""
+        self._have = 0
+        self._skip = 0
+
+
+class BinaryDecoder(FrameDecoder):
+    """Frames of the binary protocol, after the preface.
+
+    `strict` is True until the handshake is done: until then a frame over the limit ends the stream instead of costing only itself.
+    """
+
+    __slots__ = ("strict",)
+
+    def __init__(self, frame_bytes_max: int, strict: bool = False) -> None:
+        super().__init__(frame_bytes_max)
+        self.strict = strict
+
+    def _parse(self, data: bytes, frames: list[Frame]) -> int:
+        offset = 0
+        end = len(data)
+        limit = self.frame_bytes_max
+        unpack = HEADER.unpack_from
+        while end - offset >= HEADER_BYTES:
+            length, kind, code, attempt, cookie, number, meta_length = unpack(data, offset)
+            after = offset + LENGTH_BYTES + length
+            if meta_length + LENGTH_MIN <= length <= limit:
+                if after > end:
+                    self._need = after - offset
+                    return offset
+                frames.append((kind, cookie, data[offset:after], code, attempt, number, meta_length))
+            elif length <= limit or self.strict:
+                return self._refuse(length, meta_length, end)
+            else:
+                head = data[offset : offset + HEADER_BYTES]
+                frames.append((kind + OVERSIZED, cookie, head, code, attempt, number, 0))
+                if after > end:
+                    self._skip = after - end
+                    return end
+            offset = after
+        if end - offset < LENGTH_BYTES:
+            self._need = LENGTH_BYTES
+            return offset
+        self._need = HEADER_BYTES
+        length = _LENGTH.unpack_from(data, offset)[0]
+        if length < LENGTH_MIN or (self.strict and length > limit):
+            return self._refuse(length, 0, end)
+        return offset
+
+    def _refuse(self, length: int, meta_length: int, end: int) -> int:
+        if length < LENGTH_MIN:
+            self._fail(f"a frame's length is at least {LENGTH_MIN}, not {length}", CloseReason.PROTOCOL_ERROR)
+        elif length > self.frame_bytes_max:
+            self._fail(
+                f"a frame before WELCOME has a length of at most {self.frame_bytes_max}, not {length}",
+                CloseReason.FRAME_TOO_LARGE,
+            )
+        else:
+            self._fail(f"meta of {meta_length} bytes in a frame of length {length}", CloseReason.PROTOCOL_ERROR)
+        return end

@@ -1,0 +1,470 @@
+"""The JSON protocol of existing ReasonChip 0.0.x peers, translated at the edge.
+
+Inside the broker a frame is a binary one, or one of the two JSON frames that matter, RUN and RESULT OK, in exactly the form in which
+existing peers write them (ten keys, always in the same order, no white space). Those are recognised by comparing bytes, and between two
+JSON peers they are passed on as they came; their fifth byte, a brace, tells them from binary frames, whose fifth byte is a packet type.
+Everything else that a JSON peer sends goes through a strict parser, which refuses what JSON leaves open (duplicate keys, NaN, lone
+surrogates), and becomes the binary frame that it stands for. `to_binary` and `to_json` translate where a frame crosses from one kind of
+peer to the other, so that no other room knows of two protocols.
+
+The strings `variables` and `result`, which hold JSON themselves, are payloads: their text is passed on byte for byte, never parsed.
+"""
+
+import json
+import re
+from binascii import hexlify, unhexlify
+from functools import lru_cache
+from struct import Struct
+from typing import Any
+
+import msgspec
+
+from reasonchip_broker.limits import NAME_CHARS_MAX, OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import code_of, encode, meta_of, payload_of
+from reasonchip_broker.protocol.codes import (
+    ENCODING_JSON,
+    ENCODING_MSGPACK,
+    NO_COOKIE,
+    OUTCOMES,
+    CloseReason,
+    Code,
+    PacketType,
+    Role,
+)
+from reasonchip_broker.protocol.frames import (
+    HEADER,
+    LENGTH_BYTES,
+    MALFORMED,
+    OVERSIZED,
+    UNKNOWN,
+    Frame,
+    FrameDecoder,
+)
+
+_LENGTH = Struct(">I")
+_RUN = int(PacketType.RUN)
+_RESULT = int(PacketType.RESULT)
+_BRACE = ord("{")
+_TEXT = msgspec.json.Decoder(str)
+_QUOTE = msgspec.json.Encoder().encode
+
+_RUN_HEAD = b'{"packet_type":"RUN","cookie":"'
+_RUN_COOKIE = slice(LENGTH_BYTES + len(_RUN_HEAD), LENGTH_BYTES + len(_RUN_HEAD) + 36)
+_RUN_HYPHENS = slice(_RUN_COOKIE.start + 8, _RUN_COOKIE.start + 24, 5)
+_RUN_MIDDLE = b'","capacity":null,"pipeline":"'
+_RUN_PIPELINE = _RUN_COOKIE.stop + len(_RUN_MIDDLE)
+_RUN_VARIABLES = b'","variables":'
+_RUN_TAIL = b',"detach":false,"rc":null,"error":null,"stacktrace":null,"result":null}'
+_RUN_TAIL_DETACHED = b',"detach":true,"rc":null,"error":null,"stacktrace":null,"result":null}'
+
+_RESULT_HEAD = b'{"packet_type":"RESULT","cookie":"'
+_RESULT_COOKIE = slice(LENGTH_BYTES + len(_RESULT_HEAD), LENGTH_BYTES + len(_RESULT_HEAD) + 36)
+_RESULT_HYPHENS = slice(_RESULT_COOKIE.start + 8, _RESULT_COOKIE.start + 24, 5)
+_RESULT_OK = (
+    b'","capacity":null,"pipeline":null,"variables":null,"detach":null,"rc":"OK","error":null,"stacktrace":null,"result":'
+)
+_RESULT_VALUE = _RESULT_COOKIE.stop + len(_RESULT_OK)
+_HEAD_BYTES = max(_RUN_COOKIE.stop, _RESULT_COOKIE.stop)
+
+_RESULT_META = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
+_COOKIE_FORM = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+_KEYS = ("packet_type", "cookie", "capacity", "pipeline", "variables", "detach", "rc", "error", "stacktrace", "result")
+
+_RC_BY_CODE = {
+    Code.CANCELLED: Code.EXCEPTION,
+    Code.DEADLINE_EXCEEDED: Code.EXCEPTION,
+    Code.DEAD_LETTERED: Code.EXCEPTION,
+    Code.TOO_LARGE: Code.EXCEPTION,
+    Code.QUEUE_TIMEOUT: Code.NO_CAPACITY,
+    Code.OVERLOADED: Code.NO_CAPACITY,
+    Code.DRAINING: Code.NO_CAPACITY,
+    Code.NOT_SERVED: Code.NO_CAPACITY,
+    Code.NOT_ALLOWED: Code.BAD_PACKET,
+}
+"""Our codes that existing peers don't know, and what they are told instead; our name then stands in `error`."""
+
+_EXACT_BYTES_MAX = 64 * 1024
+"""Up to this, every key of every object is looked at; above, only those of a packet."""
+
+_OFFENCES = frozenset({CloseReason.PROTOCOL_ERROR, CloseReason.FRAME_TOO_LARGE, CloseReason.HANDSHAKE_TIMEOUT})
+"""Reasons for a goodbye that an existing peer is told, as BAD_PACKET: it did something wrong, and should hear what."""
+
+
+class _Malformed(Exception):
+    """A JSON object that is no packet; `cookie` is its cookie, where it has one."""
+
+    def __init__(self, message: str, cookie: bytes = NO_COOKIE) -> None:
+        super().__init__(message)
+        self.cookie = cookie
+
+
+class JsonDecoder(FrameDecoder):
+    """JSON frames in, binary frames out. What is JSON but no packet comes out as MALFORMED, to be answered; what is not JSON ends the
+    stream, and so does a frame over the limit whose cookie is not where existing peers write it."""
+
+    __slots__ = ("_fast",)
+
+    def __init__(self, frame_bytes_max: int, role: Role = Role.CLIENT) -> None:
+        super().__init__(frame_bytes_max)
+        self._fast = _fast_run if role == Role.CLIENT else _fast_result
+
+    def _parse(self, data: bytes, frames: list[Frame]) -> int:
+        offset = 0
+        end = len(data)
+        while end - offset >= LENGTH_BYTES:
+            length: int = _LENGTH.unpack_from(data, offset)[0]
+            if length > self.frame_bytes_max:
+                offset = self._oversized(data, offset, length, frames)
+                if self._need or offset == end:
+                    return offset
+                continue
+            after = offset + LENGTH_BYTES + length
+            if after > end:
+                self._need = after - offset
+                return offset
+            raw = data[offset:after]
+            frame = self._fast(raw) or self._strict(raw[LENGTH_BYTES:])
+            if frame is None:
+                return end
+            frames.append(frame)
+            offset = after
+        self._need = LENGTH_BYTES
+        return offset
+
+    def _oversized(self, data: bytes, offset: int, length: int, frames: list[Frame]) -> int:
+        """A frame over the limit: where it begins as existing peers write it, its cookie is known, and it costs only its own job."""
+        end = len(data)
+        self._need = min(LENGTH_BYTES + length, _HEAD_BYTES)
+        if end - offset < self._need:
+            return offset
+        self._need = 0
+        head = data[offset : offset + _HEAD_BYTES]
+        for start, span, kind in ((_RUN_HEAD, _RUN_COOKIE, _RUN), (_RESULT_HEAD, _RESULT_COOKIE, _RESULT)):
+            if head.startswith(start, LENGTH_BYTES) and _COOKIE_FORM.fullmatch(head[span].decode("ascii", "replace")):
+                cookie = unhexlify(head[span].replace(b"-", b""))
+                frames.append((kind + OVERSIZED, cookie, HEADER.pack(length, kind, 0, 0, cookie, 0, 0), 0, 0, 0, 0))
+                after = offset + LENGTH_BYTES + length
+                self._skip = max(0, after - end)
+                return min(after, end)
+        self._fail(f"a frame of {length} bytes is over the limit of {self.frame_bytes_max}", CloseReason.FRAME_TOO_LARGE)
+        return end
+
+    def _strict(self, body: bytes) -> Frame | None:
+        try:
+            return _translate(_parse_object(body))
+        except _Malformed as error:
+            return MALFORMED, error.cookie, str(error).encode("utf-8", "replace"), 0, 0, 0, 0
+        except (ValueError, RecursionError) as error:
+            self._fail(f"not JSON: {_one_line(str(error))}", CloseReason.PROTOCOL_ERROR)
+            return None
+
+
+def _fast_run(frame: bytes) -> Frame | None:
+    """RUN in the form that existing clients write, or None."""
+    if not frame.startswith(_RUN_HEAD, LENGTH_BYTES) or frame[_RUN_COOKIE.stop : _RUN_PIPELINE] != _RUN_MIDDLE:
+        return None
+    quote = frame.find(b'"', _RUN_PIPELINE)
+    value = quote + len(_RUN_VARIABLES)
+    if not 0 < quote - _RUN_PIPELINE <= NAME_CHARS_MAX or frame[quote:value] != _RUN_VARIABLES:
+        return None
+    if frame.endswith(_RUN_TAIL):
+        end = -len(_RUN_TAIL)
+    elif frame.endswith(_RUN_TAIL_DETACHED):
+        end = -len(_RUN_TAIL_DETACHED)
+    else:
+        return None
+    pipeline = frame[_RUN_PIPELINE:quote]
+    if b"\\" in pipeline or not pipeline.isascii():
+        return None
+    try:
+        cookie = unhexlify(frame[_RUN_COOKIE].replace(b"-", b""))
+        if frame[value:end] != b"null":
+            _TEXT.decode(frame[value:end])
+    except ValueError:
+        return None
+    return (_RUN, cookie, frame, 0, 1, 0, 0) if frame[_RUN_HYPHENS] == b"----" and cookie != NO_COOKIE else None
+
+
+def _fast_result(frame: bytes) -> Frame | None:
+    """RESULT OK in the form that existing workers write, or None."""
+    if not frame.startswith(_RESULT_HEAD, LENGTH_BYTES) or frame[_RESULT_COOKIE.stop : _RESULT_VALUE] != _RESULT_OK:
+        return None
+    try:
+        cookie = unhexlify(frame[_RESULT_COOKIE].replace(b"-", b""))
+        if frame[_RESULT_VALUE:] != b"null}":
+            _TEXT.decode(frame[_RESULT_VALUE:-1])
+    except ValueError:
+        return None
+    if frame[_RESULT_HYPHENS] != b"----" or cookie == NO_COOKIE or not frame.endswith(b"}"):
+        return None
+    return _RESULT, cookie, frame, 0, 0, 0, 0
+
+
+def is_json(frame: bytes) -> bool:
+    """Whether a frame is one of the two that stay JSON."""
+    return frame[LENGTH_BYTES] == _BRACE
+
+
+def run_meta(frame: bytes) -> bytes:
+    """The meta of the binary RUN that a JSON RUN stands for; empty for a binary frame."""
+    if frame[LENGTH_BYTES] != _BRACE:
+        return b""
+    pipeline = frame[_RUN_PIPELINE : frame.find(b'"', _RUN_PIPELINE)]
+    return _run_meta(pipeline, frame.endswith(_RUN_TAIL_DETACHED))
+
+
+def to_binary(frame: bytes, attempt: int) -> bytes:
+    """The binary frame that a JSON one stands for; a binary frame as it is."""
+    if frame[LENGTH_BYTES] != _BRACE:
+        return frame
+    if frame.startswith(_RUN_HEAD, LENGTH_BYTES):
+        meta = run_meta(frame)
+        tail = _RUN_TAIL_DETACHED if frame.endswith(_RUN_TAIL_DETACHED) else _RUN_TAIL
+        value = frame[frame.find(b'"', _RUN_PIPELINE) + len(_RUN_VARIABLES) : -len(tail)]
+        cookie = unhexlify(frame[_RUN_COOKIE].replace(b"-", b""))
+        return encode(_RUN, attempt=attempt, cookie=cookie, meta=meta, payload=_text(value))
+    cookie = unhexlify(frame[_RESULT_COOKIE].replace(b"-", b""))
+    return encode(_RESULT, attempt=attempt, cookie=cookie, meta=_RESULT_META, payload=_text(frame[_RESULT_VALUE:-1]))
+
+
+def _text(value: bytes) -> bytes:
+    """The text of one JSON string, or nothing for null. Raises ValueError for anything else (msgspec's errors are ValueErrors)."""
+    return b"" if value == b"null" else _TEXT.decode(value).encode()
+
+
+@lru_cache(OPTIONS_CACHED_MAX)
+def _run_meta(pipeline: bytes, detach: bool) -> bytes:
+    return schemas.encode_meta(schemas.RunOptions(p=pipeline.decode(), enc=ENCODING_JSON, detach=detach))
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    if len(body) > _EXACT_BYTES_MAX:
+        return _parse_large(body)
+    value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    if not isinstance(value, dict):
+        raise ValueError("a packet is a JSON object")
+    return value
+
+
+def _parse_large(body: bytes) -> dict[str, Any]:
+    """A large object, of which only what a packet has is built: a million lists under another key must cost no time and no memory."""
+    body.decode()
+    try:
+        packet = schemas.json_packet(body)
+    except schemas.MetaInvalid as error:
+        kind, cookie = schemas.json_packet_name(body)
+        if kind == "RESULT":
+            return {"packet_type": kind, "cookie": cookie, "rc": f"unknown, since {error}"}
+        raise _Malformed(str(error), _cookie(cookie)) from error
+    for key in _KEYS:
+        token = b'"%b"' % key.encode()
+        if body.count(token) > 1 and len(re.findall(token + rb"\s*:", body)) > 1:
+            raise ValueError(f"{key} stands twice")
+    return packet
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _translate(fields: dict[str, Any]) -> Frame:
+    cookie = _cookie(fields.get("cookie"))
+    kind = fields.get("packet_type")
+    if kind == "RUN":
+        return _translate_run(fields, cookie)
+    if kind == "CANCEL":
+        return _fields(packets.cancel(cookie))
+    if kind == "REGISTER":
+        return _translate_register(fields, cookie)
+    if kind == "RESULT":
+        try:
+            return _translate_result(fields, cookie)
+        except _Malformed as error:
+            if cookie == NO_COOKIE:
+                raise
+            # Nobody else will ever say what became of this job.
+            sentence = f"the worker's RESULT made no sense: {error}"
+            return _fields(packets.failed(cookie, 0, Code.EXCEPTION, sentence))
+    if not isinstance(kind, str):
+        raise _Malformed("Missing packet_type", cookie)
+    return _fields(encode(UNKNOWN, cookie=cookie))
+
+
+def _fields(frame: bytes) -> Frame:
+    _, kind, code, attempt, cookie, number, meta_length = HEADER.unpack_from(frame)
+    return kind, cookie, frame, code, attempt, number, meta_length
+
+
+def _cookie(value: Any) -> bytes:
+    if value is None:
+        return NO_COOKIE
+    if not isinstance(value, str) or not _COOKIE_FORM.fullmatch(value):
+        raise _Malformed("cookie is a UUID or null")
+    return unhexlify(value.replace("-", ""))
+
+
+def _string(fields: dict[str, Any], key: str, cookie: bytes) -> str:
+    value = fields.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Malformed(f"{key} is a string or null", cookie)
+    _encodable(key, value, cookie)
+    return value
+
+
+def _encodable(key: str, value: str, cookie: bytes) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _Malformed(f"{key} holds a lone surrogate", cookie) from error
+
+
+def _translate_run(fields: dict[str, Any], cookie: bytes) -> Frame:
+    pipeline = _string(fields, "pipeline", cookie)
+    detach = fields.get("detach")
+    if detach is not None and not isinstance(detach, bool):
+        raise _Malformed("detach is true, false or null", cookie)
+    if cookie == NO_COOKIE:
+        raise _Malformed("Missing cookie")
+    if not pipeline:
+        raise _Malformed("Missing pipeline", cookie)
+    variables = _string(fields, "variables", cookie).encode()
+    return _fields(packets.json_run(cookie, pipeline, variables, detach=bool(detach)))
+
+
+def _translate_register(fields: dict[str, Any], cookie: bytes) -> Frame:
+    try:
+        meta = msgspec.msgpack.encode({"cap": fields.get("capacity"), "serves": ["*"]})
+    except OverflowError as error:
+        raise _Malformed("capacity is a small whole number", cookie) from error
+    return _fields(encode(PacketType.REGISTER, cookie=cookie, meta=meta))
+
+
+def _translate_result(fields: dict[str, Any], cookie: bytes) -> Frame:
+    rc, error, stack = fields.get("rc"), _string(fields, "error", cookie), fields.get("stacktrace")
+    if stack is not None and not (isinstance(stack, list) and all(isinstance(line, str) for line in stack)):
+        raise _Malformed("stacktrace is a list of strings or null", cookie)
+    for line in stack or ():
+        _encodable("stacktrace", line, cookie)
+    if not isinstance(rc, str) or rc not in Code.__members__:
+        raise _Malformed(f"rc is one of the result codes, not {_one_line(repr(rc))}", cookie)
+    code = Code[rc]
+    if code == Code.OK:
+        payload = _string(fields, "result", cookie).encode()
+        return _fields(packets.result(cookie, 0, payload, ENCODING_JSON))
+    if code not in OUTCOMES:
+        # A refusal is no outcome, and yet all that this worker will ever say of the job.
+        code, error = Code.EXCEPTION, f"{rc}: {error}" if error else rc
+    return _fields(packets.failed(cookie, 0, code, error, stack=stack))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def to_json(frame: bytes) -> bytes:
+    """The JSON frame that a binary frame becomes for an existing peer; empty where such peers know of no such thing."""
+    kind = frame[LENGTH_BYTES]
+    if kind == _BRACE:
+        return frame
+    if kind == PacketType.RESULT:
+        return _encode_result(frame)
+    if kind == PacketType.RUN:
+        return _encode_run(frame)
+    if kind == PacketType.REPLY:
+        return _encode_reply(frame)
+    if kind == PacketType.CANCEL:
+        return _framed(_packet("CANCEL", frame[8:24]))
+    if kind == PacketType.DRAIN:
+        return _framed(_packet("SHUTDOWN", NO_COOKIE))
+    if kind == PacketType.GOODBYE and code_of(frame) in _OFFENCES:
+        return _encode_failure(NO_COOKIE, Code.BAD_PACKET, schemas.Failure(error=schemas.goodbye_meta(meta_of(frame)).msg))
+    return b""
+
+
+def _framed(body: bytes) -> bytes:
+    return _LENGTH.pack(len(body)) + body
+
+
+def _cookie_text(cookie: bytes) -> bytes:
+    digits = hexlify(cookie)
+    return b"-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _packet(kind: str, cookie: bytes, **fields: Any) -> bytes:
+    packet = dict.fromkeys(_KEYS)
+    packet["packet_type"] = kind
+    packet["cookie"] = None if cookie == NO_COOKIE else _cookie_text(cookie).decode()
+    packet.update(fields)
+    return msgspec.json.encode(packet)
+
+
+def _encode_run(frame: bytes) -> bytes:
+    meta = meta_of(frame)
+    between, tail = _run_fixed(meta) if len(meta) <= OPTIONS_CACHED_BYTES_MAX else _run_fixed.__wrapped__(meta)
+    payload = payload_of(frame)
+    variables = _QUOTE(payload.decode("utf-8", "replace")) if payload else b"null"
+    return _framed(b"".join((_RUN_HEAD, _cookie_text(frame[8:24]), between, variables, tail)))
+
+
+@lru_cache(OPTIONS_CACHED_MAX)
+def _run_fixed(meta: bytes) -> tuple[bytes, bytes]:
+    """What stands before and after the variables in the JSON of a RUN with this meta."""
+    options = schemas.run_options(meta)
+    between = b'","capacity":null,"pipeline":' + _QUOTE(options.p) + b',"variables":'
+    return between, _RUN_TAIL_DETACHED if options.detach else _RUN_TAIL
+
+
+def _encode_result(frame: bytes) -> bytes:
+    code, cookie, payload = code_of(frame), frame[8:24], payload_of(frame)
+    if code != Code.OK:
+        return _encode_failure(cookie, Code(code), schemas.failure(payload))
+    if meta_of(frame) != _RESULT_META and payload:
+        try:
+            payload = _as_json(payload, schemas.result_meta(meta_of(frame)).enc)
+        except (ValueError, TypeError, RecursionError, schemas.MetaInvalid, schemas.MetaUndecodable) as error:
+            sentence = f"the job succeeded, but its result can't be told in JSON: {_one_line(str(error))}"
+            return _encode_failure(cookie, Code.EXCEPTION, schemas.Failure(error=sentence))
+    value = _QUOTE(payload.decode("utf-8", "replace")) if payload else b"null"
+    return _framed(b"".join((_RESULT_HEAD, _cookie_text(cookie), _RESULT_OK, value, b"}")))
+
+
+def _as_json(payload: bytes, encoding: str) -> bytes:
+    """The payload as JSON text. Raises ValueError where it has none."""
+    if encoding == ENCODING_JSON:
+        return payload
+    if encoding == ENCODING_MSGPACK:
+        return msgspec.json.encode(msgspec.msgpack.decode(payload))
+    raise ValueError(f"it is encoded as {encoding or 'nothing known'}")
+
+
+def _encode_failure(cookie: bytes, code: Code, failure: schemas.Failure) -> bytes:
+    rc = _RC_BY_CODE.get(code, code)
+    error = failure.error
+    if failure.type:
+        error = f"{failure.type}: {error}" if error else failure.type
+    if rc != code:
+        error = f"{code.name}: {error}" if error else code.name
+    return _framed(_packet("RESULT", cookie, rc=rc.name, error=error, stacktrace=failure.stack))
+
+
+def _encode_reply(frame: bytes) -> bytes:
+    """A refusal as the RESULT that existing peers know. Good news is not told: they go by what happens next."""
+    code = Code(code_of(frame))
+    if (code < Code.BAD_PACKET and code != Code.TOO_LARGE) or code >= Code.QUEUED:
+        return b""
+    reply = schemas.reply_meta(meta_of(frame))
+    cookie = frame[8:24]
+    if reply.to == PacketType.CANCEL and code != Code.COOKIE_NOT_FOUND:
+        # An existing client takes any RESULT with its cookie for the job's outcome, and this job may go on running.
+        cookie = NO_COOKIE
+    return _encode_failure(cookie, code, schemas.Failure(error=reply.msg))

@@ -1,0 +1,107 @@
+"""Every packet that either end sends, built here and nowhere else: one function a packet, arguments in words, a frame out."""
+
+from reasonchip_broker.limits import Limits
+from reasonchip_broker.protocol import schemas
+from reasonchip_broker.protocol.binary import encode
+from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType
+
+FAILED_META = schemas.encode_meta(schemas.ResultMeta(ran=True))
+NEVER_RAN_META = schemas.encode_meta(schemas.ResultMeta(ran=False))
+SENTENCE_CHARS_MAX = 4096
+SOFTWARE = "reasonchip-broker"
+
+
+def hello(meta: schemas.HelloMeta) -> bytes:
+    """HELLO: the first frame of a peer."""
+    return encode(PacketType.HELLO, meta=schemas.encode_meta(meta))
+
+
+def welcome(meta: schemas.WelcomeMeta) -> bytes:
+    """WELCOME: the answer to it."""
+    return encode(PacketType.WELCOME, meta=schemas.encode_meta(meta))
+
+
+def welcome_meta(connection_id: bytes, instance: bytes, limits: Limits, version: str) -> schemas.WelcomeMeta:
+    """What a broker's run `instance` says in WELCOME: whose connection this is, and the limits in force."""
+    return schemas.WelcomeMeta(
+        conn=connection_id,
+        broker=instance,
+        frame=limits.frame_bytes_max,
+        jobs=limits.client_jobs_max,
+        beat=int(limits.heartbeat_s * 1000),
+        dead=int(limits.lease_s * 1000),
+        credit=limits.credit_frames,
+        sw=SOFTWARE,
+        v=version,
+    )
+
+
+def ping(number: int = 0) -> bytes:
+    """PING: are you there?"""
+    return encode(PacketType.PING, number=number)
+
+
+def pong(number: int) -> bytes:
+    """PONG: I am, with the PING's own number."""
+    return encode(PacketType.PONG, number=number)
+
+
+def goodbye(reason: CloseReason, sentence: str, versions: tuple[int, ...] = ()) -> bytes:
+    """GOODBYE: why the connection is about to be closed."""
+    meta = schemas.GoodbyeMeta(msg=sentence[:SENTENCE_CHARS_MAX], versions=list(versions))
+    return encode(PacketType.GOODBYE, code=reason, meta=schemas.encode_meta(meta))
+
+
+def reply(to: int, code: Code, sentence: str, *, cookie: bytes = NO_COOKIE, number: int = 0, retry_ms: int = 0) -> bytes:
+    """REPLY: the answer to the request of type `to` with that number (RUN: with that cookie)."""
+    meta = schemas.ReplyMeta(to=to, msg=sentence[:SENTENCE_CHARS_MAX], retry=retry_ms)
+    return encode(PacketType.REPLY, code=code, cookie=cookie, number=number, meta=schemas.encode_meta(meta))
+
+
+def register(meta: schemas.RegisterMeta, number: int = 1) -> bytes:
+    """REGISTER: what a worker takes."""
+    return encode(PacketType.REGISTER, number=number, meta=schemas.encode_meta(meta))
+
+
+def run(cookie: bytes, options: bytes, variables: bytes, left_ms: int = 0, attempt: int = 1) -> bytes:
+    """RUN: a job. `options` is an encoded `RunOptions`; `left_ms` the milliseconds until its deadline, 0 for none."""
+    return encode(PacketType.RUN, attempt=attempt, cookie=cookie, number=left_ms, meta=options, payload=variables)
+
+
+def result(cookie: bytes, attempt: int, payload: bytes, encoding: str) -> bytes:
+    """RESULT of a job that ended well; `payload` as `encoding` says."""
+    meta = schemas.encode_meta(schemas.ResultMeta(enc=encoding))
+    return encode(PacketType.RESULT, code=Code.OK, attempt=attempt, cookie=cookie, meta=meta, payload=payload)
+
+
+def failed(
+    cookie: bytes,
+    attempt: int,
+    code: Code,
+    error: str,
+    *,
+    error_type: str = "",
+    stack: list[str] | None = None,
+    may_have_run: bool = True,
+) -> bytes:
+    """RESULT of a job that ended otherwise."""
+    payload = schemas.encode_meta(schemas.Failure(error=error, type=error_type, stack=stack))
+    meta = FAILED_META if may_have_run else NEVER_RAN_META
+    return encode(PacketType.RESULT, code=code, attempt=attempt, cookie=cookie, meta=meta, payload=payload)
+
+
+def cancel(cookie: bytes, *, at_once: bool = False, why: str = "", attempt: int = 0, number: int = 0) -> bytes:
+    """CANCEL of one job, politely or at once."""
+    meta = schemas.encode_meta(schemas.CancelMeta(now=at_once, why=why[:SENTENCE_CHARS_MAX]))
+    return encode(PacketType.CANCEL, attempt=attempt, cookie=cookie, number=number, meta=meta)
+
+
+def drain(number: int = 0) -> bytes:
+    """DRAIN: no more jobs, finish what runs."""
+    return encode(PacketType.DRAIN, number=number)
+
+
+def json_run(cookie: bytes, pipeline: str, variables: bytes, *, detach: bool) -> bytes:
+    """The RUN that a JSON client's RUN stands for."""
+    options = schemas.encode_meta(schemas.RunOptions(p=pipeline, enc=ENCODING_JSON, detach=detach))
+    return run(cookie, options, variables)

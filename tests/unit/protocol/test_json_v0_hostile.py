@@ -1,0 +1,163 @@
+"""Row 11 of the design's faults: JSON that is made to hurt is answered or ends its stream, soon, with a sentence, in little memory."""
+
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from reasonchip_broker.limits import KIB, MIB
+from reasonchip_broker.protocol import json_v0
+from reasonchip_broker.protocol.binary import decode
+from reasonchip_broker.protocol.codes import CloseReason, PacketType, Role
+from reasonchip_broker.protocol.frames import MALFORMED, Frame
+from reasonchip_broker.protocol.json_v0 import JsonDecoder, to_binary
+from tests.feeding import every_way, feed_all
+from tests.wire_peers import json_frame
+
+COOKIE = '"cookie":"0f8fad5b-d9cb-469f-a165-70867728950e"'
+RUN = f'{{"packet_type":"RUN",{COOKIE},"pipeline":"p","variables":'.encode()
+CPU_S_MAX = 0.05
+LARGE = 4 * MIB
+
+# What is no JSON, or may mean two things: nothing that follows in the stream can be trusted.
+NOT_JSON = {
+    "nothing": b"",
+    "no object": b"[]",
+    "text": b"GET / HTTP/1.1",
+    "cut short": b'{"packet_type":"RUN"',
+    "two objects": b"{}{}",
+    "trailing comma": b'{"packet_type":"RUN",}',
+    "nested 10,000 deep": b'{"packet_type":"RUN","x":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    "objects nested 10,000 deep": b'{"x":' * 10_000 + b"1" + b"}" * 10_000,
+    "opened a million times": b"[" * 1_000_000,
+    "NaN": RUN + b"NaN}",
+    "Infinity": b'{"packet_type":"REGISTER","capacity":Infinity}',
+    "-Infinity": b'{"packet_type":"REGISTER","capacity":-Infinity}',
+    "an integer of 5,000 digits": b'{"packet_type":"REGISTER","capacity":' + b"9" * 5_000 + b"}",
+    "a duplicate key": b'{"packet_type":"RUN","packet_type":"CANCEL"}',
+    "a duplicate key in the middle of what is unknown": b'{"packet_type":"RUN","x":{"y":1,"y":1}}',
+    "a duplicate key, written with an escape": b'{"packet_type":"RUN","packet\\u005ftype":"CANCEL"}',
+    "no UTF-8": RUN + b'"\xff"}',
+    "UTF-8 of a surrogate": RUN + b'"\xed\xa0\x80"}',
+    "UTF-8 that is too long": RUN + b'"\xc0\xaf"}',
+    "UTF-16": '{"packet_type":"RUN"}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"packet_type":"RUN"}',
+    "a control character in text": RUN + b'"\x00"}',
+    "a bad escape": RUN + b'"\\x41"}',
+}
+
+# What is JSON, and no packet.
+NO_PACKET = {
+    "a lone surrogate": RUN + b'"\\ud800"}',
+    "surrogates the wrong way round": RUN + b'"\\udc00\\ud800"}',
+    "a lone surrogate in the pipeline": f'{{"packet_type":"RUN",{COOKIE},"pipeline":"\\ud800"}}'.encode(),
+    "a lone surrogate in the stack": f'{{"packet_type":"RESULT",{COOKIE},"rc":"EXCEPTION","stacktrace":["\\ud800"]}}'.encode(),
+    "an integer beyond 64 bits": b'{"packet_type":"REGISTER","capacity":' + b"9" * 4_000 + b"}",
+    "a cookie of a million hyphens": b'{"packet_type":"RUN","cookie":"' + b"-" * 1_000_000 + b'"}',
+    "a type that is a list": b'{"packet_type":[[[[[]]]]]}',
+    "over a million empty lists": b'{"packet_type":"RUN","x":[' + b"[]," * (LARGE // 3) + b"1]}",
+    "over 400,000 keys": b'{"packet_type":"RUN",' + b",".join(b'"%d":0' % n for n in range(LARGE // 10)) + b"}",
+    "two million numbers for variables": RUN + b"[" + b"7," * (LARGE // 2) + b"1]}",
+}
+
+
+def timed(raw: bytes, role: Role) -> tuple[list[Frame], JsonDecoder, float]:
+    decoder = JsonDecoder(16 * MIB, role)
+    before = time.process_time()
+    frames = decoder.feed(raw)
+    return frames, decoder, time.process_time() - before
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("name", NOT_JSON)
+def test_row_11_what_is_no_json_ends_the_stream_quickly_and_with_a_sentence(name: str, role: Role) -> None:
+    frames, decoder, spent_s = timed(json_frame(NOT_JSON[name]), role)
+    assert frames == []
+    assert decoder.failure is not None
+    assert decoder.failure.reason == CloseReason.PROTOCOL_ERROR
+    assert str(decoder.failure).startswith("not JSON: ")
+    assert str(decoder.failure).isprintable()
+    assert len(str(decoder.failure)) < 300
+    assert spent_s <= CPU_S_MAX
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("name", NO_PACKET)
+def test_row_11_json_that_is_no_packet_is_answered_quickly_and_with_a_sentence(name: str, role: Role) -> None:
+    frames, decoder, spent_s = timed(json_frame(NO_PACKET[name]), role)
+    assert decoder.failure is None
+    kind, _, said, *_ = frames[0]
+    if kind == MALFORMED:
+        assert said.decode().isprintable()
+        assert len(said) < 300
+    else:
+        assert "RESULT" in NO_PACKET[name].decode()
+        assert kind == PacketType.RESULT
+    assert spent_s <= CPU_S_MAX
+
+
+@pytest.mark.parametrize("name", sorted({**NOT_JSON, **NO_PACKET}))
+def test_row_11_hostile_json_takes_little_more_memory_than_it_has_bytes(name: str) -> None:
+    raw = json_frame({**NOT_JSON, **NO_PACKET}[name])
+    decoder = JsonDecoder(16 * MIB)
+    tracemalloc.start()
+    try:
+        decoder.feed(raw)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 4 * len(raw) + 256 * KIB
+
+
+@pytest.mark.parametrize("name", ["a duplicate key", "no UTF-8", "cut short", "nothing"])
+def test_row_7_hostile_json_ends_the_stream_at_the_same_place_however_it_is_cut(name: str) -> None:
+    before = json_frame(b'{"packet_type":"CANCEL"}')
+    for pieces in every_way(before + json_frame(NOT_JSON[name])):
+        decoder = JsonDecoder(16 * MIB)
+        assert [frame[0] for frame in feed_all(decoder, pieces)] == [PacketType.CANCEL]
+        assert decoder.failure is not None
+        assert (decoder.feed(before), decoder.buffered_bytes, decoder.incomplete) == ([], 0, False)
+
+
+@pytest.mark.parametrize("where", ["variables", "result", "error"])
+def test_large_text_is_no_attack(where: str) -> None:
+    text = '{"a": [1, "ü\\"", ' * 50_000
+    kind = "RUN" if where == "variables" else "RESULT"
+    fields = {where: text, "packet_type": kind, "rc": "EXCEPTION" if where == "error" else "OK", "pipeline": "p"}
+    fields["cookie"] = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    frames, decoder, spent_s = timed(json_frame(json.dumps(fields).encode()), Role.CLIENT if kind == "RUN" else Role.WORKER)
+    assert decoder.failure is None
+    packet = decode(to_binary(frames[0][2], 1))
+    assert text.encode() in packet.payload
+    assert packet.cookie.hex() == fields["cookie"].replace("-", "")
+    assert spent_s <= CPU_S_MAX
+
+
+def test_a_large_stack_trace_is_no_attack() -> None:
+    stack = [f"frame {n} of a very deep recursion" for n in range(10_000)]
+    body = json.dumps(
+        {"packet_type": "RESULT", "cookie": "0f8fad5b-d9cb-469f-a165-70867728950e", "rc": "EXCEPTION", "stacktrace": stack}
+    )
+    frames, decoder, spent_s = timed(json_frame(body.encode()), Role.WORKER)
+    assert decoder.failure is None
+    assert stack[-1].encode() in decode(frames[0][2]).payload
+    assert spent_s <= CPU_S_MAX
+
+
+def test_row_28_names_that_clients_invent_are_not_kept() -> None:
+    """Each stands in the form that existing clients write, which is recognised without the strict parser."""
+    tail = b'"variables":null,"detach":false,"rc":null,"error":null,"stacktrace":null,"result":null}'
+    head = f'{{"packet_type":"RUN",{COOKIE},"capacity":null,"pipeline":"'.encode()
+    decoder = JsonDecoder(16 * MIB)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20):
+            raw = head + b"%d" % number + b"x" * MIB + b'",' + tail
+            json_v0.run_meta(decoder.feed(json_frame(raw))[0][2])
+        raw = b""
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown <= 64 * KIB

@@ -1,0 +1,65 @@
+"""An assignment: one attempt's hold on a worker's slot.
+
+    HELD ─▶ GONE
+    HELD ⇄ PARKED                      the job waits for something and lends its slot out
+    HELD ─▶ WITHHELD ─▶ GONE           the job is over, but the worker has not let go
+    HELD ─▶ RESTING ─▶ GONE            an existing (JSON) worker answers before it has freed its slot
+
+A slot that is held, withheld or resting is not free. Which step may follow which is data, as for routes.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.routing.timers import Timer
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.roster import Worker
+
+
+class AssignmentState(IntEnum):
+    """What becomes of a slot."""
+
+    HELD = 1
+    PARKED = 2
+    WITHHELD = 3
+    RESTING = 4
+    GONE = 5
+
+
+TRANSITIONS: Mapping[AssignmentState, frozenset[AssignmentState]] = {
+    AssignmentState.HELD: frozenset(
+        {AssignmentState.PARKED, AssignmentState.WITHHELD, AssignmentState.RESTING, AssignmentState.GONE}
+    ),
+    AssignmentState.PARKED: frozenset({AssignmentState.HELD, AssignmentState.GONE}),
+    AssignmentState.WITHHELD: frozenset({AssignmentState.RESTING, AssignmentState.GONE}),
+    AssignmentState.RESTING: frozenset({AssignmentState.GONE}),
+    AssignmentState.GONE: frozenset(),
+}
+
+LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
+
+
+class Assignment(msgspec.Struct, eq=False):
+    """One attempt of one job on one worker. While it is HELD its job is the route with this cookie; after that it has none.
+
+    A `msgspec.Struct` because its constructor is C: one is made for each job, in a third of the time. (To set a field later costs more
+    than elsewhere, so that what a plain job needs is given to the constructor.)
+    """
+
+    worker: "Worker"
+    cookie: bytes
+    attempt: int
+    state: AssignmentState = AssignmentState.HELD
+    timer: Timer | None = None
+    """The grace that runs after a CANCEL, or the rest."""
+
+    def move(self, state: AssignmentState) -> None:
+        """Take a step. Raises InternalError for one that `TRANSITIONS` does not have."""
+        if (self.state << 4) | state not in LEGAL:
+            raise InternalError(f"assignment of {self.cookie.hex()} can't go from {self.state.name} to {state.name}")
+        self.state = state

@@ -1,0 +1,93 @@
+"""What a step of the switchboard asks its caller to do.
+
+Effects of one kind are kept in one list, in order, because nearly all of them are sends: a pair of a link and a frame, which is
+appended without making an object of a class. The caller carries out the sends first, then the rest. A *link* is whatever the caller
+passed for a connection; nothing here looks at it.
+"""
+
+from typing import Any, TypeAlias
+
+from reasonchip_broker.protocol.codes import CloseReason
+
+Link: TypeAlias = Any
+LogLine: TypeAlias = tuple[str, str, dict[str, Any]]
+"""Level, event, fields."""
+
+
+class Close:
+    """Say goodbye to a connection, for a reason and with a sentence, and close it."""
+
+    __slots__ = ("link", "reason", "sentence")
+
+    def __init__(self, link: Link, reason: CloseReason, sentence: str) -> None:
+        self.link = link
+        self.reason = reason
+        self.sentence = sentence
+
+
+class Outcome:
+    """A job reached its one outcome; `frame` is its RESULT."""
+
+    __slots__ = ("cookie", "frame")
+
+    def __init__(self, cookie: bytes, frame: bytes) -> None:
+        self.cookie = cookie
+        self.frame = frame
+
+
+class Effects:
+    """The effects of the steps since the last `clear`."""
+
+    __slots__ = (
+        "admissions",
+        "capacity",
+        "closes",
+        "log_routes",
+        "logs",
+        "observe_capacity",
+        "observe_outcomes",
+        "outcomes",
+        "sends",
+        "welcomes",
+        "writables",
+    )
+
+    def __init__(self) -> None:
+        self.sends: list[tuple[Link, bytes]] = []
+        self.welcomes: list[Link] = []
+        """These finished the handshake: their frames may be as large as the limit allows."""
+        self.writables: list[Link] = []
+        """Tell the switchboard (`writable`) when these have room for more."""
+        self.closes: list[Close] = []
+        self.logs: list[LogLine] = []
+        self.admissions: list[bytes] = []
+        """Cookies of jobs that wait to be admitted (only where the switchboard was told to ask)."""
+        self.outcomes: list[Outcome] = []
+        """Only where `observe_outcomes` is set."""
+        self.capacity: list[tuple[str, ...]] = []
+        """Offers whose free slots turned from none to some (only where `observe_capacity` is set)."""
+        self.log_routes = False
+        self.observe_outcomes = False
+        self.observe_capacity = False
+
+    @property
+    def rare(self) -> bool:
+        """Whether there is anything but sends."""
+        return bool(
+            self.logs or self.closes or self.welcomes or self.writables or self.admissions or self.outcomes or self.capacity
+        )
+
+    def clear(self) -> None:
+        """Forget all effects, once they are carried out."""
+        self.sends.clear()
+        self.clear_rare()
+
+    def clear_rare(self) -> None:
+        """Forget all but the sends."""
+        self.welcomes.clear()
+        self.writables.clear()
+        self.closes.clear()
+        self.logs.clear()
+        self.admissions.clear()
+        self.outcomes.clear()
+        self.capacity.clear()

@@ -1,0 +1,68 @@
+"""The switchboard's record of one live connection."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+from reasonchip_broker.protocol.codes import Dialect, Role
+from reasonchip_broker.protocol.frames import Frame
+from reasonchip_broker.routing.effects import Link
+from reasonchip_broker.routing.timers import Timer
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.roster import Worker
+    from reasonchip_broker.routing.route import Route
+
+Handler: TypeAlias = "Callable[[Peer, Frame], None]"
+Handlers: TypeAlias = dict[int, Handler]
+
+ANONYMOUS = "anonymous"
+"""The one principal of all connections, as long as there is no authentication."""
+
+
+class PeerState(IntEnum):
+    """How far a connection has come. JSON peers are welcomed from the start: they know no handshake."""
+
+    GREETING = 1
+    WELCOMED = 2
+    GONE = 3
+
+
+class Peer:
+    """One live connection: who it is, what it may say next (`handlers`), what it has running."""
+
+    __slots__ = (
+        "congested",
+        "dialect",
+        "handlers",
+        "heard_at",
+        "id",
+        "link",
+        "name",
+        "principal",
+        "queues",
+        "role",
+        "routes",
+        "state",
+        "timer",
+        "worker",
+    )
+
+    def __init__(self, link: Link, connection_id: bytes, role: Role, dialect: Dialect, principal: str, queues: bool) -> None:
+        self.link = link
+        self.id = connection_id
+        self.role = role
+        self.dialect = dialect
+        self.principal = principal
+        self.queues = queues
+        """Whether a RUN of this peer may wait in the backlog without saying so."""
+        self.state = PeerState.GREETING
+        self.handlers: Handlers = {}
+        self.heard_at = 0.0
+        self.timer: Timer | None = None
+        self.name = ""
+        self.congested = False
+        self.routes: dict[bytes, Route] = {}
+        """A client's unfinished jobs, by cookie."""
+        self.worker: Worker | None = None
+        """A registered worker's slots."""

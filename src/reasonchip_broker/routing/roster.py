@@ -1,0 +1,285 @@
+"""The workers: what each serves, how much it can take, and which of them gets the next job.
+
+Workers with the same offer (the same patterns, the same dialect) share a *pool*, and an eligibility class knows its pools, so the
+question "who may run this?" is never asked of single workers. Within a pool, workers with a free slot queue in one of 64 levels by
+the share of their slots that is taken. The next job goes to the first worker of the lowest level, which then queues at the end of
+its new level: least loaded first, ties in turn. With 64 levels to look at, at most, all of it is O(1); the price is that loads that
+differ by less than 1/64 of a worker's capacity count as equal.
+
+A worker's place in a queue is a *ticket*. A worker that moves on takes a new one; the old one is void from then on, and is dropped
+when it comes up, or swept with others once a queue is mostly void. To find and delete it at once would cost about three times as
+much.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from fnmatch import translate
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.protocol.codes import Dialect
+from reasonchip_broker.routing.assignment import Assignment, AssignmentState
+from reasonchip_broker.routing.peers import Peer
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.backlog import EligibilityClass
+
+LEVELS = 64
+_OFF = -1
+_SWEEP_MIN = 64
+_SWEEP_PER_WORKER = 4
+"""A queue of more tickets than this is swept: so many are void that it costs O(1) for each of them."""
+
+Ticket: TypeAlias = "tuple[Worker]"
+
+
+@lru_cache(maxsize=256)
+def levels_of(capacity: int) -> bytes:
+    """The level of a worker of this capacity, by the number of its slots that are taken."""
+    return bytes(busy * LEVELS // capacity for busy in range(capacity))
+
+
+class Worker:
+    """A registered worker: its slots and the assignments on them."""
+
+    __slots__ = (
+        "assignments",
+        "busy",
+        "capacity",
+        "draining",
+        "level",
+        "levels",
+        "peer",
+        "pool",
+        "resting",
+        "ticket",
+        "withheld",
+    )
+
+    def __init__(self, peer: Peer, capacity: int, pool: "Pool") -> None:
+        self.peer = peer
+        self.capacity = capacity
+        self.pool = pool
+        self.assignments: dict[bytes, Assignment] = {}
+        self.busy = 0
+        """Slots held, withheld or resting."""
+        self.withheld = 0
+        self.resting: dict[Assignment, None] = {}
+        """Slots whose job is reported, and that are not free yet."""
+        self.draining = False
+        self.level = _OFF
+        """Its level in the pool; off while it can't be given a job."""
+        self.levels = levels_of(capacity)
+        self.ticket: Ticket | None = None
+        """The one that is valid."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it may be given a job now."""
+        return self.busy < self.capacity and not self.draining and not self.peer.congested
+
+
+class Pool:
+    """The workers with one offer."""
+
+    __slots__ = ("_levels", "_lowest", "_patterns", "_sweep_at", "dialect", "listed", "offer", "resting", "waiting", "workers")
+
+    def __init__(self, offer: tuple[str, ...], dialect: Dialect) -> None:
+        self.offer = offer
+        self.dialect = dialect
+        self.workers: dict[Worker, None] = {}
+        self.resting = 0
+        """Slots that will be free soon, by themselves."""
+        self.waiting: list[tuple[int, int, EligibilityClass]] = []
+        """A heap of the classes that have a job for this pool, by their oldest; kept by `backlog`, as `listed` is."""
+        self.listed: dict[EligibilityClass, None] = {}
+        self._levels: list[deque[Ticket] | None] = [None] * LEVELS
+        self._lowest = LEVELS
+        """No worker stands in a lower level."""
+        self._sweep_at = _SWEEP_MIN
+        exact = frozenset(pattern for pattern in offer if not _is_glob(pattern))
+        globs = [translate(pattern) for pattern in offer if _is_glob(pattern)]
+        self._patterns = exact, re.compile("|".join(globs)) if globs else None
+
+    def serves(self, pipeline: str, as_json: bool) -> bool:
+        """Whether workers of this pool may run `pipeline`; a JSON worker needs variables that are JSON text."""
+        if self.dialect == Dialect.JSON and not as_json:
+            return False
+        exact, globs = self._patterns
+        return pipeline in exact or (globs is not None and globs.match(pipeline) is not None)
+
+    @property
+    def free(self) -> int:
+        """Slots that a job could be given now. O(workers): not for the hot path."""
+        return sum(worker.capacity - worker.busy for worker in self.workers if worker.level != _OFF)
+
+    def least_loaded(self) -> Worker | None:
+        """The worker whose turn it is; None if no slot is free."""
+        levels = self._levels
+        level = self._lowest
+        while level < LEVELS:
+            queue = levels[level]
+            while queue:
+                ticket = queue[0]
+                worker = ticket[0]
+                if worker.ticket is ticket:
+                    return worker
+                queue.popleft()
+            level += 1
+            self._lowest = level
+        return None
+
+    def occupy(self, worker: Worker) -> None:
+        """Take one slot of a worker that is available."""
+        busy = worker.busy + 1
+        worker.busy = busy
+        if busy < worker.capacity:
+            # `_enqueue`, written out: this is the hot path, and so is `vacate`.
+            level = worker.levels[busy]
+            queue = self._levels[level]
+            worker.ticket = ticket = (worker,)
+            worker.level = level
+            if queue is None:
+                self._levels[level] = deque((ticket,))
+            else:
+                queue.append(ticket)
+        else:
+            worker.level = _OFF
+            worker.ticket = None
+
+    def vacate(self, worker: Worker) -> None:
+        """Give one slot of a worker back."""
+        busy = worker.busy - 1
+        worker.busy = busy
+        level = worker.levels[busy]
+        before = worker.level
+        if level != before and not worker.draining and not worker.peer.congested:
+            queue = self._levels[level]
+            worker.ticket = ticket = (worker,)
+            worker.level = level
+            if queue is None:
+                self._levels[level] = deque((ticket,))
+            else:
+                queue.append(ticket)
+            if level < self._lowest:
+                self._lowest = level
+            if len(self._levels[before] or ()) > self._sweep_at:
+                self._sweep(before)
+
+    def _enqueue(self, worker: Worker) -> None:
+        level = worker.level = worker.levels[worker.busy]
+        worker.ticket = ticket = (worker,)
+        queue = self._levels[level]
+        if queue is None:
+            self._levels[level] = deque((ticket,))
+        else:
+            queue.append(ticket)
+        if level < self._lowest:
+            self._lowest = level
+        if len(self._levels[level] or ()) > self._sweep_at:
+            self._sweep(level)
+
+    def _sweep(self, level: int) -> None:
+        """Drop the void tickets of a level. They are left there by workers that went down from it, or came and went."""
+        queue = self._levels[level]
+        self._sweep_at = _SWEEP_MIN + _SWEEP_PER_WORKER * len(self.workers)
+        if queue is not None and len(queue) > self._sweep_at:
+            self._levels[level] = deque(ticket for ticket in queue if ticket[0].ticket is ticket)
+
+    def place(self, worker: Worker) -> None:
+        """Put a worker where it belongs after its availability changed."""
+        worker.ticket = None
+        worker.level = _OFF
+        if worker.available:
+            self._enqueue(worker)
+
+    def remove(self, worker: Worker) -> None:
+        """Forget a worker that has gone."""
+        worker.ticket = None
+        worker.level = _OFF
+        self.workers.pop(worker)
+
+    def invariants(self) -> None:
+        """Raise InternalError if the pool's indexes disagree with its workers."""
+        listed = 0
+        for worker in self.workers:
+            _check_worker(worker)
+            if (worker.level != _OFF) != worker.available:
+                raise InternalError("a worker is listed as available and is not, or the other way round")
+            if worker.level != _OFF:
+                listed += 1
+                if worker.level != worker.levels[worker.busy] or worker.level < self._lowest:
+                    raise InternalError("a worker stands in the wrong level, or in one that is not looked at")
+                if worker.ticket not in (self._levels[worker.level] or ()):
+                    raise InternalError("a worker has no ticket in its level")
+        valid = sum(ticket[0].ticket is ticket for queue in self._levels for ticket in queue or ())
+        if valid != listed:
+            raise InternalError(f"{valid} valid tickets for {listed} workers with a free slot")
+        if self.resting != sum(len(worker.resting) for worker in self.workers):
+            raise InternalError("a pool's resting slots are miscounted")
+
+
+def _check_worker(worker: Worker) -> None:
+    states = [assignment.state for assignment in worker.assignments.values()]
+    taken = sum(state in (AssignmentState.HELD, AssignmentState.WITHHELD) for state in states)
+    if not 0 <= worker.busy <= worker.capacity or worker.busy != taken + len(worker.resting):
+        raise InternalError(
+            f"{worker.busy} of {worker.capacity} slots busy, {taken} held or withheld, {len(worker.resting)} resting"
+        )
+    if worker.withheld != sum(state == AssignmentState.WITHHELD for state in states):
+        raise InternalError("a worker's withheld slots are miscounted")
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(char in pattern for char in "*?[")
+
+
+class Roster:
+    """All pools. Finds a worker for a class, and a pool for an offer."""
+
+    __slots__ = ("pools",)
+
+    def __init__(self) -> None:
+        self.pools: dict[tuple[Dialect, tuple[str, ...]], Pool] = {}
+
+    def pool_for(self, dialect: Dialect, patterns: Iterable[str]) -> tuple[Pool, bool]:
+        """The pool of an offer, and whether it is new (then the classes that it serves must be told)."""
+        offer = tuple(sorted(set(patterns)))
+        pool = self.pools.get((dialect, offer))
+        if pool is not None:
+            return pool, False
+        pool = self.pools[dialect, offer] = Pool(offer, dialect)
+        return pool, True
+
+    def discard(self, pool: Pool) -> None:
+        """Forget a pool without workers."""
+        if pool.workers:
+            raise InternalError("a pool with workers can't be forgotten")
+        del self.pools[pool.dialect, pool.offer]
+
+    def invariants(self) -> None:
+        """Raise InternalError if an index disagrees with what it stands for."""
+        for pool in self.pools.values():
+            if not pool.workers:
+                raise InternalError("a pool without workers was kept")
+            pool.invariants()
+
+
+def choose(pools: list[Pool]) -> Worker | None:
+    """The least loaded worker with a free slot among some pools, or None. O(number of pools), which is that of distinct offers.
+
+    The pool that was chosen goes to the end of the list, so that pools with equal loads take turns.
+    """
+    if len(pools) == 1:
+        return pools[0].least_loaded()
+    best: Worker | None = None
+    for pool in pools:
+        worker = pool.least_loaded()
+        if worker is not None and (best is None or worker.level < best.level):
+            best = worker
+    if best is not None:
+        pools.remove(best.pool)
+        pools.append(best.pool)
+    return best

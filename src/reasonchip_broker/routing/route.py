@@ -1,0 +1,87 @@
+"""A route: the switchboard's record of one job, from its RUN to its one outcome.
+
+    RUN ─▶ ADMITTING ─▶ QUEUED ──▶ DISPATCHED ──▶ OVER
+              │            ▲  │         │  ▲ │
+              │            │  │         ▼  │ └─▶ CANCELLING ─▶ OVER
+              │            │  └─▶ OVER  SUSPENDED
+              ▼            │                │
+             OVER       BACKOFF ◀───────────┘ worker lost, attempts left       SCHEDULED ─▶ QUEUED at its time
+
+The route is the job as its owner sees it; the slot that it takes on a worker is another thing with a life of its own
+(`assignment.py`), since an owner may have an answer long before the worker has let go. Which step may follow which is data, in
+`TRANSITIONS`; anything else is a bug of ours.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.protocol.schemas import RunOptions
+from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.timers import Timer
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.assignment import Assignment
+    from reasonchip_broker.routing.backlog import EligibilityClass
+
+
+class RouteState(IntEnum):
+    """Where a job is."""
+
+    ADMITTING = 1
+    SCHEDULED = 2
+    QUEUED = 3
+    DISPATCHED = 4
+    CANCELLING = 5
+    SUSPENDED = 6
+    BACKOFF = 7
+    OVER = 8
+
+
+TRANSITIONS: Mapping[RouteState, frozenset[RouteState]] = {
+    RouteState.ADMITTING: frozenset({RouteState.SCHEDULED, RouteState.QUEUED, RouteState.DISPATCHED, RouteState.OVER}),
+    RouteState.SCHEDULED: frozenset({RouteState.QUEUED, RouteState.OVER}),
+    RouteState.QUEUED: frozenset({RouteState.DISPATCHED, RouteState.OVER}),
+    RouteState.DISPATCHED: frozenset(
+        {RouteState.CANCELLING, RouteState.SUSPENDED, RouteState.BACKOFF, RouteState.QUEUED, RouteState.OVER}
+    ),
+    RouteState.CANCELLING: frozenset({RouteState.SUSPENDED, RouteState.OVER}),
+    RouteState.SUSPENDED: frozenset({RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.QUEUED, RouteState.OVER}),
+    RouteState.BACKOFF: frozenset({RouteState.QUEUED, RouteState.OVER}),
+    RouteState.OVER: frozenset(),
+}
+
+LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
+
+
+class Route(msgspec.Struct, eq=False):
+    """One job. A `msgspec.Struct` for the same reason as `Assignment`."""
+
+    cookie: bytes
+    """The job's id, on the wire and here."""
+    owner: Peer | None
+    """The connection that gets the outcome; None for a detached job, or when it has gone."""
+    principal: str
+    options: RunOptions
+    kind: "EligibilityClass"
+    """Which workers may take it."""
+    state: RouteState
+    attempt: int = 0
+    assignment: "Assignment | None" = None
+    """The slot that it is running on."""
+    sequence: int = 0
+    """Its place in the order of arrival."""
+    frame: bytes = b""
+    """Its RUN, as received, while it waits."""
+    deadline: float = 0.0
+    """When it is to be over, on the switchboard's clock; 0 for never."""
+    timer: Timer | None = None
+
+    def move(self, state: RouteState) -> None:
+        """Take a step. Raises InternalError for one that `TRANSITIONS` does not have."""
+        if (self.state << 4) | state not in LEGAL:
+            raise InternalError(f"route {self.cookie.hex()} can't go from {self.state.name} to {state.name}")
+        self.state = state

@@ -1,0 +1,494 @@
+"""The switchboard: which packet, from whom, in which state, means what.
+
+A synchronous state machine. Connections, packets and the present time come in; effects come out, in `effects`, for the caller to
+carry out. It performs no I/O, reads no clock, draws no random numbers and holds no lock: a step is atomic, and the same inputs give
+the same outputs. What a connection may say next is a table of handlers, one table for each role, dialect and state; each handler is
+short, because the work is done by `routing/`.
+"""
+
+from reasonchip_broker.limits import OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX, Limits
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import meta_of
+from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, Dialect, PacketType, Role
+from reasonchip_broker.protocol.frames import HEADER_BYTES, MALFORMED, OVERSIZED, Frame
+from reasonchip_broker.protocol.json_v0 import run_meta
+from reasonchip_broker.routing.assignment import Assignment
+from reasonchip_broker.routing.backlog import EligibilityClass
+from reasonchip_broker.routing.counters import Counters
+from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.effects import Close, Effects, Link
+from reasonchip_broker.routing.leases import Leases
+from reasonchip_broker.routing.peers import Handlers, Peer, PeerState
+from reasonchip_broker.routing.roster import choose
+from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.timers import TimerKind, Timers
+
+_ELSE = -1
+"""The handler of a table for what is not in it."""
+
+
+class Switchboard:
+    """The brain of a broker: routing tables, availability of workers, and the answer to everything that a peer can send.
+
+    `instance` (16 bytes) names this broker's run; `version` is told to peers. `json_slot_rest_ms` is how long an existing (JSON)
+    worker's freed slot rests, None for the measured default; `json_cancel` passes CANCEL on to such workers, which ends them. With
+    `admits`, each job waits for `admitted` or `rejected` before it may run.
+    """
+
+    def __init__(
+        self,
+        instance: bytes,
+        limits: Limits,
+        *,
+        version: str = "",
+        json_slot_rest_ms: int | None = None,
+        json_cancel: bool = False,
+        admits: bool = False,
+    ) -> None:
+        self.effects = Effects()
+        self.timers = Timers()
+        self.peers: dict[bytes, Peer] = {}
+        self.draining = False
+        self._instance = instance
+        self._version = version
+        self._limits = limits
+        self._admits = admits
+        self._client_jobs_max = limits.client_jobs_max
+        self._dispatcher = Dispatcher(limits, self.effects, self.timers, json_slot_rest_ms, json_cancel)
+        self._known: dict[bytes, tuple[schemas.RunOptions, EligibilityClass]] = {}
+        self._known_epoch = 0
+        self._leases = Leases(limits, self.timers, self.effects)
+        self._tables = self._make_tables()
+
+    def _make_tables(self) -> dict[tuple[Role, Dialect, PeerState], Handlers]:
+        shared: Handlers = {
+            PacketType.PING: self._ping,
+            PacketType.PONG: self._ignore,
+            PacketType.REPLY: self._ignore,
+            PacketType.GOODBYE: self._goodbye,
+            PacketType.HELLO: self._out_of_order,
+            _ELSE: self._unsupported,
+        }
+        client: Handlers = {
+            PacketType.RUN: self._run,
+            PacketType.CANCEL: self._cancel,
+            PacketType.RUN + OVERSIZED: self._oversized_run,
+        }
+        worker: Handlers = {
+            PacketType.RESULT: self._dispatcher.result,
+            PacketType.REGISTER: self._register,
+            PacketType.DRAIN: self._drain_worker,
+            PacketType.RESULT + OVERSIZED: self._oversized_result,
+        }
+        greeting: Handlers = {PacketType.HELLO: self._hello, PacketType.GOODBYE: self._goodbye, _ELSE: self._out_of_order}
+        json: Handlers = {MALFORMED: self._malformed, _ELSE: self._unsupported}
+        gone: Handlers = {_ELSE: self._ignore}
+        tables: dict[tuple[Role, Dialect, PeerState], Handlers] = {}
+        for role, own in ((Role.CLIENT, client), (Role.WORKER, worker)):
+            tables[role, Dialect.BINARY, PeerState.GREETING] = greeting
+            tables[role, Dialect.BINARY, PeerState.WELCOMED] = {**shared, **own}
+            tables[role, Dialect.JSON, PeerState.WELCOMED] = {**own, **json}
+            for dialect in Dialect:
+                tables[role, dialect, PeerState.GONE] = gone
+        return tables
+
+    # What the caller may ask
+
+    @property
+    def counters(self) -> Counters:
+        """Totals since the start."""
+        return self._dispatcher.counters
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs are not over."""
+        return len(self._dispatcher.routes)
+
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for a slot."""
+        return self._dispatcher.backlog.jobs
+
+    def free_slots(self, pipeline: str, *, as_json: bool = False) -> int:
+        """How many jobs of a pipeline could be dispatched now."""
+        return sum(pool.free for pool in self._class_of(pipeline, as_json).pools)
+
+    # What the caller may say
+
+    def connected(
+        self,
+        link: Link,
+        connection_id: bytes,
+        role: Role,
+        dialect: Dialect,
+        now: float,
+        *,
+        principal: str = "",
+        queues: bool = True,
+    ) -> Peer:
+        """A connection has shown which dialect it speaks. `queues` is whether its RUNs may wait (for JSON clients, as
+        configured)."""
+        peer = Peer(link, connection_id, role, dialect, principal, queues)
+        self.peers[connection_id] = peer
+        peer.heard_at = now
+        if dialect == Dialect.JSON:
+            self._move(peer, PeerState.WELCOMED)
+        else:
+            self._move(peer, PeerState.GREETING)
+            peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + self._limits.handshake_s)
+        return peer
+
+    def received(self, peer: Peer, frames: list[Frame], now: float) -> None:
+        """A connection sent these frames (none: it sent a part of one)."""
+        peer.heard_at = self._dispatcher.now = now
+        for frame in frames:
+            handlers = peer.handlers
+            handler = handlers.get(frame[0]) or handlers[_ELSE]
+            handler(peer, frame)
+
+    def offended(self, peer: Peer, reason: CloseReason, sentence: str, now: float) -> None:
+        """A connection sent what is no frame: nothing more can come of it."""
+        self._dispatcher.now = now
+        self._close(peer, reason, sentence)
+
+    def disconnected(self, peer: Peer, reason: CloseReason, now: float) -> None:
+        """A connection has gone. May be said of one that the switchboard itself has closed."""
+        self._dispatcher.now = now
+        self._forget(peer, reason)
+
+    def congested(self, peer: Peer, now: float) -> None:
+        """A connection's outbox passed its mark: a worker gets no jobs until `writable`."""
+        self._dispatcher.now = now
+        if peer.state is not PeerState.GONE and not peer.congested:
+            peer.congested = True
+            if peer.worker is not None:
+                self._dispatcher.availability_changed(peer.worker)
+
+    def writable(self, peer: Peer, now: float) -> None:
+        """A connection's outbox has room again."""
+        self._dispatcher.now = peer.heard_at = now
+        if peer.state is not PeerState.GONE and peer.congested:
+            peer.congested = False
+            if peer.worker is not None:
+                self._dispatcher.availability_changed(peer.worker)
+
+    def admitted(self, cookie: bytes, now: float) -> None:
+        """Whoever admits jobs has taken this one; it may have been cancelled meanwhile."""
+        self._dispatcher.now = now
+        route = self._dispatcher.routes.get(cookie)
+        if route is None or route.state != RouteState.ADMITTING:
+            return
+        kind = route.kind = self._class_of(route.kind.pipeline, route.kind.as_json)
+        worker = choose(kind.pools)
+        owner = route.owner
+        if worker is not None:
+            self._dispatcher.dispatch(route, worker, route.frame)
+            if route.options.reply and owner is not None:
+                self._reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
+        elif owner is None or self._would_wait(owner, cookie, route.options, kind):
+            self._wait(route)
+        else:
+            self._dispatcher.withdraw(route)
+
+    def rejected(self, cookie: bytes, code: Code, sentence: str, now: float) -> None:
+        """Whoever admits jobs has refused this one; `code` is a refusal."""
+        self._dispatcher.now = now
+        route = self._dispatcher.routes.get(cookie)
+        if route is not None and route.state == RouteState.ADMITTING:
+            owner = route.owner
+            self._dispatcher.withdraw(route)
+            if owner is not None:
+                self._refuse(owner, cookie, code, sentence)
+
+    def drain(self, now: float) -> None:
+        """Stop taking jobs: waiting ones are given back as never started, workers finish what they have and go."""
+        dispatcher = self._dispatcher
+        dispatcher.now = now
+        self.draining = True
+        for route in [route for route in dispatcher.routes.values() if route.assignment is None]:
+            dispatcher.fail(route, Code.BROKER_WENT_AWAY, "the broker is stopping; the job never started", may_have_run=False)
+        for peer in self.peers.values():
+            if peer.role == Role.WORKER and peer.state == PeerState.WELCOMED:
+                self.effects.sends.append((peer.link, packets.drain()))
+                if peer.worker is not None:
+                    peer.worker.draining = True
+                    dispatcher.availability_changed(peer.worker)
+
+    def stop(self, now: float) -> None:
+        """End everything: each job that still runs is BROKER_WENT_AWAY for its owner, each connection is told goodbye."""
+        dispatcher = self._dispatcher
+        dispatcher.now = now
+        self.draining = True
+        for route in list(dispatcher.routes.values()):
+            ran = route.assignment is not None
+            sentence = "the broker stopped while the job ran" if ran else "the broker stopped; the job never started"
+            dispatcher.fail(route, Code.BROKER_WENT_AWAY, sentence, may_have_run=ran)
+        for peer in list(self.peers.values()):
+            self._close(peer, CloseReason.SHUTTING_DOWN, "the broker is stopping")
+
+    def wake(self, now: float) -> None:
+        """Do what is due. To be called at `timers.wake_at`, or soon after."""
+        self._leases.woken(self.timers.wake_at, now)
+        dispatcher = self._dispatcher
+        dispatcher.now = now
+        for timer in self.timers.due(now):
+            kind, subject = timer.kind, timer.subject
+            if isinstance(subject, Peer):
+                if kind == TimerKind.LEASE:
+                    silent_s = self._leases.expired_s(subject, now)
+                    if silent_s is not None:
+                        self._close(subject, CloseReason.HEARTBEAT_TIMEOUT, f"nothing was heard for {silent_s:.0f} s")
+                elif subject.state == PeerState.GREETING:
+                    self._close(subject, CloseReason.HANDSHAKE_TIMEOUT, f"no HELLO within {self._limits.handshake_s:g} s")
+            elif isinstance(subject, Route):
+                if subject.state != RouteState.OVER:
+                    dispatcher.deadline_over(subject)
+            elif isinstance(subject, Assignment):
+                dispatcher.assignment_due(kind, subject)
+
+    # Connections
+
+    def _move(self, peer: Peer, state: PeerState) -> None:
+        peer.state = state
+        peer.handlers = self._tables[peer.role, peer.dialect, state]
+
+    def _close(self, peer: Peer, reason: CloseReason, sentence: str) -> None:
+        if peer.state != PeerState.GONE:
+            self.effects.closes.append(Close(peer.link, reason, sentence))
+            self._forget(peer, reason)
+
+    def _forget(self, peer: Peer, reason: CloseReason) -> None:
+        if peer.state == PeerState.GONE:
+            return
+        self._move(peer, PeerState.GONE)
+        del self.peers[peer.id]
+        if peer.timer is not None:
+            self.timers.disarm(peer.timer)
+        if peer.worker is not None:
+            worker, peer.worker = peer.worker, None
+            self._dispatcher.worker_lost(worker, reason)
+        self._dispatcher.orphan(peer)
+
+    def _hello(self, peer: Peer, frame: Frame) -> None:
+        try:
+            hello = schemas.hello_meta(meta_of(frame[2]))
+        except (schemas.MetaInvalid, schemas.MetaUndecodable) as error:
+            self._close(peer, CloseReason.PROTOCOL_ERROR, f"HELLO: {error}")
+            return
+        peer.name = hello.name or ""
+        self._move(peer, PeerState.WELCOMED)
+        if peer.timer is not None:
+            self.timers.disarm(peer.timer)
+        self._leases.begin(peer, self._dispatcher.now)
+        self.effects.welcomes.append(peer.link)
+        welcome = packets.welcome_meta(peer.id, self._instance, self._limits, self._version)
+        self.effects.sends.append((peer.link, packets.welcome(welcome)))
+        fields = {"connection": peer.id.hex(), "software": f"{hello.sw} {hello.v}".strip(), "name": peer.name}
+        self.effects.logs.append(("info", "connection welcomed", fields))
+
+    def _ping(self, peer: Peer, frame: Frame) -> None:
+        self.effects.sends.append((peer.link, packets.pong(frame[5])))
+
+    def _ignore(self, peer: Peer, frame: Frame) -> None:
+        """Nothing to do: a PONG was counted as a sign of life already, an answer must not be answered, the closed are not heard."""
+
+    def _goodbye(self, peer: Peer, frame: Frame) -> None:
+        self._close(peer, CloseReason.NORMAL, "goodbye")
+
+    def _out_of_order(self, peer: Peer, frame: Frame) -> None:
+        expected = "HELLO comes first" if peer.state == PeerState.GREETING else "HELLO comes once"
+        self._close(peer, CloseReason.PROTOCOL_ERROR, f"{expected}, not packet type {frame[2][4]}")
+
+    def _unsupported(self, peer: Peer, frame: Frame) -> None:
+        kind, cookie, raw, _, _, number, _ = frame
+        sentence = f"Packet type not supported on this {peer.role.name.lower()}"
+        if kind >= OVERSIZED:
+            sentence = f"{sentence}, and over the frame limit"
+        self._reply(peer, raw[4], Code.UNSUPPORTED_PACKET_TYPE, sentence, cookie, number)
+
+    def _malformed(self, peer: Peer, frame: Frame) -> None:
+        self._reply(peer, PacketType.RUN, Code.BAD_PACKET, frame[2].decode("utf-8", "replace"), frame[1])
+
+    def _reply(
+        self, peer: Peer, to: int, code: Code, sentence: str, cookie: bytes = NO_COOKIE, number: int = 0, retry_ms: int = 0
+    ) -> None:
+        if to != PacketType.REGISTER and peer.role == Role.WORKER and peer.dialect == Dialect.JSON:
+            # An existing worker exits on any answer, and takes its jobs with it; only one that was never registered may.
+            self.effects.logs.append(("warning", "bad packet from a worker", {"connection": peer.id.hex(), "error": sentence}))
+            return
+        if peer.dialect == Dialect.JSON and cookie in peer.routes and code < Code.QUEUED:
+            # An existing client takes any RESULT with its cookie for the outcome of a job, which in this case goes on.
+            cookie = NO_COOKIE
+        frame = packets.reply(to, code, sentence, cookie=cookie, number=number, retry_ms=retry_ms)
+        self.effects.sends.append((peer.link, frame))
+
+    # Clients
+
+    def _run(self, peer: Peer, frame: Frame) -> None:
+        _, cookie, raw, _, _, left_ms, meta_length = frame
+        meta = raw[HEADER_BYTES : HEADER_BYTES + meta_length] if meta_length else run_meta(raw)
+        known = self._known.get(meta) or self._learn(peer, cookie, meta)
+        if known is None:
+            return
+        options, kind = known
+        dispatcher = self._dispatcher
+        if cookie in dispatcher.routes or cookie in dispatcher.reserved:
+            self._refuse(peer, cookie, Code.COOKIE_COLLISION, "Already in use")
+        elif cookie == NO_COOKIE:
+            self._refuse(peer, cookie, Code.BAD_PACKET, "Missing cookie")
+        elif self.draining:
+            self._refuse(peer, cookie, Code.DRAINING, "the broker is stopping and takes no more jobs")
+        elif len(peer.routes) >= self._client_jobs_max:
+            self._refuse(
+                peer, cookie, Code.OVERLOADED, f"{len(peer.routes)} jobs of this connection are unfinished", retry_ms=1000
+            )
+        else:
+            pools = kind.pools
+            worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
+            if worker is None and not self._may_wait(peer, cookie, options, kind, len(raw)):
+                return
+            if worker is not None and not self._admits:
+                dispatcher.run(cookie, peer, options, kind, worker, frame)
+                if options.reply:
+                    self._reply(peer, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
+                return
+            route = dispatcher.open(cookie, peer, options, kind, left_ms)
+            route.frame = raw
+            if self._admits:
+                self.effects.admissions.append(cookie)
+            else:
+                self._wait(route)
+
+    def _learn(self, peer: Peer, cookie: bytes, meta: bytes) -> tuple[schemas.RunOptions, EligibilityClass] | None:
+        """Decode a RUN's options and find its class; the same bytes come over and over, so both are kept."""
+        try:
+            options = schemas.run_options(meta)
+        except schemas.MetaUndecodable as error:
+            self._close(peer, CloseReason.PROTOCOL_ERROR, f"RUN: {error}")
+            return None
+        except schemas.MetaInvalid as error:
+            self._refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {error}")
+            return None
+        known = options, self._class_of(options.p, options.enc == ENCODING_JSON)
+        if len(self._known) >= OPTIONS_CACHED_MAX:
+            self._known.clear()
+        if len(meta) <= OPTIONS_CACHED_BYTES_MAX:
+            self._known[meta] = known
+        return known
+
+    def _class_of(self, pipeline: str, as_json: bool) -> EligibilityClass:
+        """The class of a job; if others were forgotten for it, so are the options that led to them."""
+        backlog = self._dispatcher.backlog
+        kind = backlog.class_of(pipeline, as_json)
+        if backlog.epoch != self._known_epoch:
+            self._known_epoch = backlog.epoch
+            self._known.clear()
+        return kind
+
+    def _may_wait(
+        self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass, frame_bytes: int
+    ) -> bool:
+        """Whether a job for which no slot is free may wait; if not, its client is told why."""
+        limits, backlog = self._limits, self._dispatcher.backlog
+        if not self._would_wait(peer, cookie, options, kind):
+            return False
+        if backlog.jobs >= limits.backlog_jobs_max or backlog.bytes + frame_bytes > limits.backlog_bytes_max:
+            sentence = f"{backlog.jobs} jobs of {backlog.bytes} bytes wait already"
+            self._refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
+            return False
+        return True
+
+    def _would_wait(self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass) -> bool:
+        """Whether its client wants it to; if not, it is told that there is no capacity."""
+        if options.queue and peer.queues:
+            return True
+        resting = sum(pool.resting for pool in kind.pools)
+        if not peer.queues and self._dispatcher.backlog.waiting_for(kind.pools, resting) < resting:
+            # A slot that only rests is as good as free, for as many jobs as there are such slots.
+            return True
+        if kind.pools or not peer.queues:
+            self._refuse(peer, cookie, Code.NO_CAPACITY, "No capacity available")
+        else:
+            self._refuse(peer, cookie, Code.NOT_SERVED, "no connected worker serves this pipeline")
+        return False
+
+    def _wait(self, route: Route) -> None:
+        """Queue a job for which no slot is free, and say so."""
+        self._dispatcher.enqueue(route)
+        if route.owner is not None:
+            sentence = (
+                "every slot that serves this pipeline is taken"
+                if route.kind.pools
+                else "no connected worker serves this pipeline yet"
+            )
+            self._reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
+
+    def _refuse(self, peer: Peer, cookie: bytes, code: Code, sentence: str, retry_ms: int = 0) -> None:
+        self._dispatcher.counters.refused += 1
+        self._reply(peer, PacketType.RUN, code, sentence, cookie, retry_ms=retry_ms)
+
+    def _oversized_run(self, peer: Peer, frame: Frame) -> None:
+        self._refuse(peer, frame[1], Code.TOO_LARGE, self._over_limit(frame))
+
+    def _over_limit(self, frame: Frame) -> str:
+        length = int.from_bytes(frame[2][:4], "big")
+        return f"a frame of {length} bytes is over the limit of {self._limits.frame_bytes_max}"
+
+    def _cancel(self, peer: Peer, frame: Frame) -> None:
+        _, cookie, raw, _, _, number, _ = frame
+        try:
+            meta = schemas.cancel_meta(meta_of(raw))
+        except schemas.MetaUndecodable as error:
+            self._close(peer, CloseReason.PROTOCOL_ERROR, f"CANCEL: {error}")
+            return
+        except schemas.MetaInvalid as error:
+            self._reply(peer, PacketType.CANCEL, Code.BAD_PACKET, f"CANCEL: {error}", cookie, number)
+            return
+        route = self._dispatcher.routes.get(cookie)
+        if cookie == NO_COOKIE:
+            code, sentence = Code.BAD_PACKET, "Missing cookie"
+        elif route is None or route.principal != peer.principal:
+            code, sentence = Code.COOKIE_NOT_FOUND, "No such cookie"
+        else:
+            code, sentence = self._dispatcher.cancel(route, at_once=meta.now, why=meta.why)
+        self._reply(peer, PacketType.CANCEL, code, sentence, cookie, number)
+
+    # Workers
+
+    def _register(self, peer: Peer, frame: Frame) -> None:
+        number = frame[5]
+        try:
+            meta = schemas.register_meta(meta_of(frame[2]))
+        except schemas.MetaUndecodable as error:
+            self._close(peer, CloseReason.PROTOCOL_ERROR, f"REGISTER: {error}")
+            return
+        except schemas.MetaInvalid as error:
+            self._reply(peer, PacketType.REGISTER, Code.BAD_PACKET, f"REGISTER: {error}", number=number)
+            return
+        if peer.worker is not None:
+            self._reply(peer, PacketType.REGISTER, Code.NOT_ALLOWED, "this connection has registered already", number=number)
+            return
+        self._reply(peer, PacketType.REGISTER, Code.OK, "registered", number=number)
+        if self.draining:
+            self.effects.sends.append((peer.link, packets.drain()))
+        else:
+            self._dispatcher.register(peer, meta.cap, meta.serves)
+        fields = {"connection": peer.id.hex(), "name": peer.name, "capacity": meta.cap, "serves": meta.serves[:10]}
+        self.effects.logs.append(("info", "worker registered", fields))
+
+    def _oversized_result(self, peer: Peer, frame: Frame) -> None:
+        kind, cookie, _, _, attempt, _, _ = frame
+        raw = packets.failed(cookie, attempt, Code.TOO_LARGE, f"the worker's RESULT: {self._over_limit(frame)}")
+        self._dispatcher.result(peer, (kind, cookie, raw, Code.TOO_LARGE, attempt, 0, 0))
+
+    def _drain_worker(self, peer: Peer, frame: Frame) -> None:
+        worker = peer.worker
+        self._reply(peer, PacketType.DRAIN, Code.OK, "no more jobs will come", number=frame[5])
+        if worker is not None and not worker.draining:
+            worker.draining = True
+            self._dispatcher.availability_changed(worker)
+            self.effects.logs.append(("info", "worker draining", {"connection": peer.id.hex(), "name": peer.name}))
+
+    def invariants(self) -> None:
+        """Raise InternalError if anything disagrees with anything else. For tests and for a broker that doubts itself."""
+        self._dispatcher.invariants()

@@ -1,0 +1,396 @@
+"""A switchboard without a network: pretended connections, a clock that obeys, and a check of every rule after each step.
+
+The driver does what a broker does, at once and in memory. What is sent to a connection is kept for the test to `take`; a packet that
+goes to a connection that is closed, or that was not welcomed, is an error of the switchboard's and raises InternalError at once, as
+does any table that disagrees with another one. Nothing in here draws random numbers or looks at a clock, so a record of steps can
+be replayed, and must give the same trace.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.limits import Limits
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import Packet, decode
+from reasonchip_broker.protocol.codes import ENCODING_JSON, CloseReason, Code, Dialect, PacketType, Role
+from reasonchip_broker.protocol.frames import HEADER, Frame
+from reasonchip_broker.protocol.json_v0 import JsonDecoder, is_json, to_binary, to_json
+from reasonchip_broker.routing.effects import Close, LogLine, Outcome
+from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.switchboard import Switchboard
+from reasonchip_broker.testing.virtual_clock import VirtualClock
+
+Step: TypeAlias = tuple[str, int, tuple[Any, ...], float]
+"""One call of the switchboard: method, number of the link (-1 for none), further arguments, time."""
+
+INSTANCE = b"driven by a test"
+NO_LINK = -1
+JSON_KEYS = ("packet_type", "cookie", "capacity", "pipeline", "variables", "detach", "rc", "error", "stacktrace", "result")
+
+
+def view(frame: bytes) -> Frame:
+    """What a decoder returns for a whole frame of the binary protocol."""
+    _, kind, code, attempt, cookie, number, meta_length = HEADER.unpack_from(frame)
+    return kind, cookie, frame, code, attempt, number, meta_length
+
+
+def json_packet(packet_type: str, cookie: bytes | None = None, **fields: Any) -> bytes:
+    """A JSON packet as existing peers write it: ten keys in their order, null where unused, no white space; without its length."""
+    packet: dict[str, Any] = {**dict.fromkeys(JSON_KEYS), "packet_type": packet_type, **fields}
+    packet["cookie"] = str(UUID(bytes=cookie)) if cookie is not None else None
+    return json.dumps(packet, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class FakeLink:
+    """A pretended connection: what was sent there, and how it ended."""
+
+    __slots__ = ("close", "closed", "dialect", "number", "peer", "role", "unread", "wants_writable", "welcomed")
+
+    def __init__(self, number: int, role: Role, dialect: Dialect) -> None:
+        self.number = number
+        self.role = role
+        self.dialect = dialect
+        self.peer: Peer
+        """The switchboard's record of it."""
+        self.unread: list[bytes] = []
+        """Frames that no `take` has returned yet, as the switchboard sent them: a connection translates them for JSON peers."""
+        self.welcomed = dialect == Dialect.JSON
+        self.closed = False
+        """Whether the connection is over, whoever ended it."""
+        self.close: Close | None = None
+        """Why the switchboard closed it, if it was the switchboard."""
+        self.wants_writable = False
+        """Whether the switchboard asked to be told when the outbox has room."""
+
+    @property
+    def id(self) -> bytes:
+        """The connection's id."""
+        return self.number.to_bytes(16, "big")
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the switchboard closed it; None if it did not."""
+        return self.close.reason if self.close is not None else None
+
+    def take(self) -> list[Packet]:
+        """Every packet that came since the last call."""
+        taken = [decode(to_binary(frame, 1)) for frame in self.unread]
+        self.unread.clear()
+        return taken
+
+    def take_json(self) -> list[dict[str, Any]]:
+        """What a JSON peer was told since the last call: not every packet has a meaning there."""
+        taken = [json.loads(body[4:]) for body in map(to_json, self.unread) if body]
+        self.unread.clear()
+        return taken
+
+    def take_one(self, kind: PacketType) -> Packet:
+        """The one packet that came, which is of this type. Raises InternalError if something else came, or not just one."""
+        taken = self.take()
+        if [packet.kind for packet in taken] != [kind]:
+            raise InternalError(
+                f"expected one {kind.name}, but link {self.number} was sent {[packet.kind for packet in taken]}"
+            )
+        return taken[0]
+
+    def take_reply(self) -> tuple[Code, str]:
+        """The code and sentence of the one REPLY that came. Raises InternalError as `take_one` does."""
+        packet = self.take_one(PacketType.REPLY)
+        return Code(packet.code), schemas.reply_meta(packet.meta).msg
+
+    def take_codes(self) -> list[tuple[PacketType, Code]]:
+        """Type and code of every packet that came since the last call."""
+        return [(PacketType(packet.kind), Code(packet.code)) for packet in self.take()]
+
+
+class SwitchboardDriver:
+    """A switchboard, its connections and its clock.
+
+    `checks` is whether invariants are checked after every step (they cost time in proportion to all there is); `records` whether steps
+    and their effects are kept for `replay`. The other settings are the switchboard's own.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        json_slot_rest_ms: int | None = None,
+        json_cancel: bool = False,
+        admits: bool = False,
+        checks: bool = True,
+        records: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.clock = VirtualClock()
+        self.checks = checks
+        self.links: list[FakeLink] = []
+        self.admissions: list[bytes] = []
+        """Cookies that wait for `admit` or `reject`, in order."""
+        self.outcomes: list[Outcome] = []
+        self.capacity: list[tuple[str, ...]] = []
+        self.logs: list[LogLine] = []
+        self.on_step: Callable[[list[tuple[FakeLink, bytes]], list[Close]], None] | None = None
+        """Called after each step with what it sent and whom it closed, in order."""
+        self.steps: list[Step] | None = [] if records else None
+        self.switchboard = Switchboard(
+            INSTANCE, self.limits, version="0", json_slot_rest_ms=json_slot_rest_ms, json_cancel=json_cancel, admits=admits
+        )
+        self._settings: dict[str, Any] = {"json_slot_rest_ms": json_slot_rest_ms, "json_cancel": json_cancel, "admits": admits}
+        self._cookies = 0
+        self._trace = hashlib.sha256()
+
+    # Connections
+
+    def connect(
+        self, role: Role, dialect: Dialect = Dialect.BINARY, *, principal: str = "", queues: bool | None = None
+    ) -> FakeLink:
+        """A connection that has shown its dialect and said nothing yet. RUNs of JSON ones do not wait, unless `queues` says so."""
+        link = FakeLink(len(self.links), role, dialect)
+        self.links.append(link)
+        self._step("connected", link, role, dialect, principal, dialect == Dialect.BINARY if queues is None else queues)
+        return link
+
+    def greet(self, link: FakeLink, hello: schemas.HelloMeta | None = None) -> schemas.WelcomeMeta:
+        """Say HELLO, and return what WELCOME says. Raises InternalError if no WELCOME comes."""
+        self.send(link, packets.hello(hello or schemas.HelloMeta()))
+        return schemas.welcome_meta(link.take_one(PacketType.WELCOME).meta)
+
+    def client(self, dialect: Dialect = Dialect.BINARY, *, principal: str = "", queues: bool | None = None) -> FakeLink:
+        """A client that may send RUNs."""
+        link = self.connect(Role.CLIENT, dialect, principal=principal, queues=queues)
+        if dialect == Dialect.BINARY:
+            self.greet(link)
+        return link
+
+    def worker(self, capacity: int = 1, serves: Sequence[str] = ("*",), dialect: Dialect = Dialect.BINARY) -> FakeLink:
+        """A registered worker; jobs that waited for it are left for `take`. Raises InternalError if it is refused."""
+        link = self.connect(Role.WORKER, dialect)
+        if dialect == Dialect.BINARY:
+            self.greet(link)
+        self.register(link, capacity, serves)
+        answer = decode(link.unread.pop(0))
+        if (answer.kind, answer.code) != (PacketType.REPLY, Code.OK):
+            raise InternalError(f"a worker that registered was answered with packet {answer.kind}, code {answer.code}")
+        return link
+
+    def disconnect(self, link: FakeLink, reason: CloseReason = CloseReason.PEER_CLOSED) -> None:
+        """The connection breaks, from the other end."""
+        link.closed = True
+        self._step("disconnected", link, reason)
+
+    def congest(self, link: FakeLink) -> None:
+        """The connection's outbox passes its mark."""
+        self._step("congested", link)
+
+    def unblock(self, link: FakeLink) -> None:
+        """The connection's outbox has room again."""
+        link.wants_writable = False
+        self._step("writable", link)
+
+    # What peers send
+
+    def send(self, link: FakeLink, *frames: bytes) -> None:
+        """Whole frames of the binary protocol arrive, in one piece."""
+        self.deliver(link, [view(frame) for frame in frames])
+
+    def send_json(self, link: FakeLink, *bodies: bytes) -> None:
+        """JSON objects arrive, in one piece, through the decoder. Raises ValueError if that ends the stream at one of them."""
+        decoder = JsonDecoder(self.limits.frame_bytes_max, link.role)
+        frames = decoder.feed(b"".join(len(body).to_bytes(4, "big") + body for body in bodies))
+        if decoder.failure is not None:
+            raise ValueError(f"no frame: {decoder.failure}")
+        self.deliver(link, frames)
+
+    def deliver(self, link: FakeLink, frames: list[Frame]) -> None:
+        """What a decoder returned arrives."""
+        self._step("received", link, frames)
+
+    def offend(self, link: FakeLink, reason: CloseReason, sentence: str) -> None:
+        """What is no frame arrives."""
+        self._step("offended", link, reason, sentence)
+
+    def new_cookie(self) -> bytes:
+        """A cookie that no job had yet."""
+        self._cookies += 1
+        return b"cookie%10d" % self._cookies
+
+    def run(
+        self,
+        link: FakeLink,
+        pipeline: str = "p",
+        *,
+        cookie: bytes | None = None,
+        variables: bytes = b"1",
+        encoding: str = ENCODING_JSON,
+        left_ms: int = 0,
+        attempt: int = 1,
+        queue: bool = True,
+        reply: bool = False,
+        detach: bool = False,
+    ) -> bytes:
+        """A client sends RUN; returns the job's cookie. A JSON client can say no more than pipeline, variables and `detach`."""
+        cookie = cookie or self.new_cookie()
+        if link.dialect == Dialect.JSON:
+            body = json_packet("RUN", cookie, pipeline=pipeline, variables=variables.decode() or None, detach=detach)
+            self.send_json(link, body)
+        else:
+            options = schemas.RunOptions(p=pipeline, enc=encoding, queue=queue, reply=reply, detach=detach)
+            self.send(link, packets.run(cookie, schemas.encode_meta(options), variables, attempt=attempt, left_ms=left_ms))
+        return cookie
+
+    def register(self, link: FakeLink, capacity: int, serves: Iterable[str] = ("*",), number: int = 1) -> None:
+        """A worker sends REGISTER. A JSON worker can say no more than its capacity."""
+        if link.dialect == Dialect.JSON:
+            self.send_json(link, json_packet("REGISTER", capacity=capacity))
+        else:
+            self.send(link, packets.register(schemas.RegisterMeta(cap=capacity, serves=list(serves)), number))
+
+    def result(self, link: FakeLink, cookie: bytes, payload: bytes = b"2", attempt: int = 1) -> None:
+        """A worker sends RESULT OK. A JSON worker's says no attempt."""
+        if link.dialect == Dialect.JSON:
+            self.send_json(link, json_packet("RESULT", cookie, rc="OK", result=payload.decode() or None))
+        else:
+            self.send(link, packets.result(cookie, attempt, payload, ENCODING_JSON))
+
+    def fail(self, link: FakeLink, cookie: bytes, code: Code, error: str = "", attempt: int = 1) -> None:
+        """A worker sends RESULT with another code."""
+        if link.dialect == Dialect.JSON:
+            self.send_json(link, json_packet("RESULT", cookie, rc=code.name, error=error))
+        else:
+            self.send(link, packets.failed(cookie, attempt, code, error))
+
+    def cancel(self, link: FakeLink, cookie: bytes, *, at_once: bool = False, why: str = "", number: int = 7) -> None:
+        """A client sends CANCEL. A JSON client can say no more than the cookie."""
+        if link.dialect == Dialect.JSON:
+            self.send_json(link, json_packet("CANCEL", cookie))
+        else:
+            self.send(link, packets.cancel(cookie, at_once=at_once, why=why, number=number))
+
+    # What the broker says
+
+    def admit(self, cookie: bytes) -> None:
+        """The job with this cookie is admitted."""
+        self._step("admitted", None, cookie)
+
+    def reject(self, cookie: bytes, code: Code = Code.NOT_ALLOWED, sentence: str = "no") -> None:
+        """The job with this cookie is refused."""
+        self._step("rejected", None, cookie, code, sentence)
+
+    def drain(self) -> None:
+        """The broker drains."""
+        self._step("drain", None)
+
+    def stop(self) -> None:
+        """The broker stops."""
+        self._step("stop", None)
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, and the switchboard is woken whenever it wants to be. Raises InternalError if it wants that for ever."""
+        target = self.clock.now + seconds
+        timers = self.switchboard.timers
+        while timers.wake_at <= target:
+            self.clock.advance_to(max(self.clock.now, timers.wake_at))
+            self._step("wake", None)
+            if timers.wake_at <= self.clock.now:
+                raise InternalError(f"woken at {self.clock.now}, the switchboard wants to be woken at {timers.wake_at}")
+        self.clock.advance_to(target)
+
+    def jump(self, seconds: float) -> None:
+        """Time passes while the broker stands still; then it is woken, once, if it wanted to be."""
+        self.clock.advance(seconds)
+        if self.switchboard.timers.wake_at <= self.clock.now:
+            self._step("wake", None)
+
+    # One step
+
+    def _step(self, method: str, link: FakeLink | None, *arguments: Any) -> None:
+        self.apply((method, NO_LINK if link is None else link.number, arguments, self.clock.now))
+
+    def apply(self, step: Step) -> None:
+        """Call the switchboard, carry out what it asks for, check the rules. Raises InternalError if one is broken."""
+        if self.steps is not None:
+            self.steps.append(step)
+        method, number, arguments, now = step
+        link = None if number == NO_LINK else self.links[number]
+        if method == "connected" and link is not None:
+            role, dialect, principal, queues = arguments
+            link.peer = self.switchboard.connected(link, link.id, role, dialect, now, principal=principal, queues=queues)
+        elif link is not None:
+            getattr(self.switchboard, method)(link.peer, *arguments, now)
+        else:
+            getattr(self.switchboard, method)(*arguments, now)
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        effects = self.switchboard.effects
+        sends, closes = effects.sends[:], effects.closes[:]
+        for link, frame in sends:
+            self._send(link, frame)
+        for link in effects.welcomes:
+            link.welcomed = True
+        for link in effects.writables:
+            link.wants_writable = True
+        self.admissions += effects.admissions
+        self.outcomes += effects.outcomes
+        self.capacity += effects.capacity
+        self.logs += effects.logs
+        effects.clear()
+        for close in closes:
+            self._close(close)
+        if self.steps is not None:
+            self._trace_effects(sends, closes)
+        if self.checks:
+            self.switchboard.invariants()
+        if self.on_step is not None:
+            self.on_step(sends, closes)
+
+    def _send(self, link: FakeLink, frame: bytes) -> None:
+        kind = to_binary(frame, 1)[4]
+        if link.closed:
+            raise InternalError(f"packet {kind} was sent to link {link.number}, which is closed")
+        if not link.welcomed and (kind != PacketType.WELCOME or link not in self.switchboard.effects.welcomes):
+            raise InternalError(f"packet {kind} was sent to link {link.number}, which was not welcomed")
+        if link.dialect == Dialect.JSON and not to_json(frame) and kind != PacketType.REPLY:
+            raise InternalError(f"packet {kind} was sent to link {link.number}, whose protocol does not know it")
+        if link.dialect == Dialect.BINARY and is_json(frame):
+            raise InternalError(f"a JSON frame was sent to link {link.number}, which speaks binary")
+        link.unread.append(frame)
+
+    def _close(self, close: Close) -> None:
+        if close.link.closed:
+            raise InternalError(f"link {close.link.number} was closed twice")
+        close.link.closed = True
+        close.link.close = close
+        # The connection's end is reported later, when there is nothing left to do about it.
+        self.switchboard.disconnected(close.link.peer, close.reason, self.clock.now)
+        if self.switchboard.effects.sends or self.switchboard.effects.rare:
+            raise InternalError(f"the end of link {close.link.number}, which the switchboard had closed, had effects")
+
+    # Replay
+
+    @property
+    def trace(self) -> str:
+        """A hash of every effect so far, if `records`."""
+        return self._trace.hexdigest()
+
+    def _trace_effects(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
+        sent = [(link.number, frame) for link, frame in sends]
+        closed = [(close.link.number, close.reason, close.sentence) for close in closes]
+        self._trace.update(repr((sent, closed, self.switchboard.timers.wake_at)).encode())
+
+    def replay(self) -> str:
+        """Take the recorded steps again with a new switchboard; return its trace, which must be the same. Needs `records`."""
+        again = SwitchboardDriver(self.limits, checks=False, records=True, **self._settings)
+        for step in self.steps or ():
+            method, number, arguments, _ = step
+            if method == "connected":
+                again.links.append(FakeLink(number, arguments[0], arguments[1]))
+            elif method == "disconnected":
+                again.links[number].closed = True
+            again.clock.advance_to(step[3])
+            again.apply(step)
+        return again.trace

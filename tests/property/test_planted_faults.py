@@ -1,0 +1,293 @@
+"""Would they notice? Faults are planted in the core, one at a time, and the random walk has to find each.
+
+The walk goes without the switchboard's own invariants: what finds the fault is the model, which knows only the promises. The same seeds
+without a fault find nothing, so what is found is the fault.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.routing.assignment import Assignment
+from reasonchip_broker.routing.backlog import Backlog
+from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.leases import Leases
+from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.roster import Pool, Roster, Worker
+from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
+from reasonchip_broker.switchboard import Switchboard
+from tests.property.switchboard_model import BrokenPromise
+from tests.property.switchboard_walk import Walk
+from tests.unit.switchboard.interpreted import needs_interpreted_core
+
+SEEDS = range(30)
+STEPS = 1500
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(plant: Fault) -> Fault:
+    """Register a fault by the name of the function that plants it."""
+    FAULTS[plant.__name__] = plant
+    return plant
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """What a step does that was left out."""
+
+
+def after(patch: pytest.MonkeyPatch, owner: type, name: str, more: Callable[..., None]) -> None:
+    """Let a method do something more once it is done."""
+    original = getattr(owner, name)
+
+    def method(self: Any, *arguments: Any, **named: Any) -> Any:
+        result = original(self, *arguments, **named)
+        more(self, *arguments)
+        return result
+
+    patch.setattr(owner, name, method)
+
+
+# Slots
+
+
+@fault
+def a_freed_slot_is_never_given_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Pool, "vacate", nothing)
+
+
+@fault
+def a_slot_is_given_back_twice(patch: pytest.MonkeyPatch) -> None:
+    def more(pool: Pool, worker: Worker) -> None:
+        if worker.busy > 0:
+            worker.busy -= 1
+            pool.place(worker)
+
+    after(patch, Pool, "vacate", more)
+
+
+@fault
+def the_slot_of_a_job_that_was_given_up_is_not_withheld(patch: pytest.MonkeyPatch) -> None:
+    original = Dispatcher.fail
+
+    def fail(self: Dispatcher, route: Route, code: Code, sentence: str, *, may_have_run: bool) -> None:
+        held = route.assignment
+        original(self, route, code, sentence, may_have_run=may_have_run)
+        if held is not None:
+            self.release(held)
+
+    patch.setattr(Dispatcher, "fail", fail)
+
+
+@fault
+def a_freed_slot_looks_for_no_job(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "_free_slot", lambda _, worker: worker.pool.vacate(worker))
+
+
+@fault
+def a_json_workers_slot_does_not_rest(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "_rest", lambda *_: False)
+
+
+@fault
+def a_congested_worker_gets_jobs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Worker, "available", property(lambda self: self.busy < self.capacity and not self.draining))
+
+
+@fault
+def a_draining_worker_gets_jobs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Worker, "available", property(lambda self: self.busy < self.capacity and not self.peer.congested))
+
+
+@fault
+def the_most_loaded_worker_is_chosen(patch: pytest.MonkeyPatch) -> None:
+    def most_loaded(pool: Pool) -> Worker | None:
+        free = [worker for worker in pool.workers if worker.available]
+        return max(free, key=lambda worker: worker.busy / worker.capacity) if free else None
+
+    patch.setattr(Pool, "least_loaded", most_loaded)
+
+
+@fault
+def any_worker_serves_any_pipeline(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Pool, "serves", lambda *_: True)
+
+
+@fault
+def a_new_offer_is_not_told_to_the_jobs_that_wait(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "add_pool", nothing)
+
+
+@fault
+def a_pool_is_remembered_when_its_workers_are_gone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Roster, "discard", nothing)
+
+
+# Jobs
+
+
+@fault
+def the_last_job_to_wait_is_the_first_to_run(patch: pytest.MonkeyPatch) -> None:
+    def more(_: Backlog, route: Route) -> None:
+        if route.kind.queue is not None:
+            route.kind.queue.rotate(1)
+
+    after(patch, Backlog, "push", more)
+
+
+@fault
+def the_outcome_is_sent_twice(patch: pytest.MonkeyPatch) -> None:
+    original = Dispatcher.finish
+
+    def finish(self: Dispatcher, route: Route, frame: bytes, code: int) -> None:
+        owner = route.owner
+        original(self, route, frame, code)
+        if owner is not None:
+            self.effects.sends.append((owner.link, frame))
+
+    patch.setattr(Dispatcher, "finish", finish)
+
+
+@fault
+def the_outcome_of_a_lost_worker_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "_lose", nothing)
+
+
+@fault
+def a_client_that_is_gone_is_still_sent_outcomes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "orphan", nothing)
+
+
+@fault
+def any_attempt_ends_a_job(patch: pytest.MonkeyPatch) -> None:
+    original = Dispatcher.result
+
+    def result(self: Dispatcher, peer: Peer, frame: Any) -> None:
+        original(self, peer, (*frame[:4], 1, *frame[5:]))
+
+    patch.setattr(Dispatcher, "result", result)
+
+
+@fault
+def any_worker_ends_a_job(patch: pytest.MonkeyPatch) -> None:
+    original = Dispatcher.result
+
+    def result(self: Dispatcher, peer: Peer, frame: Any) -> None:
+        route = self.routes.get(frame[1])
+        if route is not None and route.assignment is not None:
+            peer = route.assignment.worker.peer
+        original(self, peer, frame)
+
+    patch.setattr(Dispatcher, "result", result)
+
+
+@fault
+def a_withheld_cookie_may_be_used_again(patch: pytest.MonkeyPatch) -> None:
+    class Forgetful(dict[bytes, Assignment]):
+        """Says that it does not have what it has."""
+
+        def __contains__(self, key: object) -> bool:
+            return False
+
+    original = Dispatcher.__init__
+
+    def init(self: Dispatcher, *arguments: Any) -> None:
+        original(self, *arguments)
+        self.reserved = Forgetful()
+
+    patch.setattr(Dispatcher, "__init__", init)
+
+
+@fault
+def a_cancelled_job_that_waited_runs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "withdraw", lambda self, route: setattr(route, "state", RouteState.QUEUED))
+
+
+@fault
+def anybody_may_cancel(patch: pytest.MonkeyPatch) -> None:
+    original = Switchboard.connected
+
+    def connected(self: Switchboard, *arguments: Any, principal: str = "", queues: bool = True) -> Peer:
+        return original(self, *arguments, principal="everybody", queues=queues)
+
+    patch.setattr(Switchboard, "connected", connected)
+
+
+# Time
+
+
+@fault
+def deadlines_pass_unnoticed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "deadline_over", nothing)
+
+
+@fault
+def timers_go_off_early(patch: pytest.MonkeyPatch) -> None:
+    original = Timers.arm
+
+    def arm(self: Timers, kind: TimerKind, subject: object, when: float) -> Timer:
+        return original(self, kind, subject, when - 0.02)
+
+    patch.setattr(Timers, "arm", arm)
+
+
+@fault
+def timers_are_not_disarmed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Timers, "disarm", nothing)
+
+
+@fault
+def a_worker_that_does_not_stop_is_waited_for_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "_kill_grace_over", nothing)
+
+
+@fault
+def a_pause_of_the_broker_evicts_its_peers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "woken", nothing)
+
+
+@fault
+def drain_forgets_the_jobs_that_wait(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Switchboard, "drain", lambda self, now: setattr(self, "draining", True))
+
+
+# The tests
+
+
+def walk_all(*, records: bool = False) -> str:
+    """What the first seed that finds something says; nothing if none does. A crash is no finding."""
+    for seed in SEEDS:
+        try:
+            Walk(seed, checks=False, records=records).go(STEPS)
+        except (BrokenPromise, InternalError) as error:
+            return str(error)
+    return ""
+
+
+@needs_interpreted_core
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    FAULTS[name](monkeypatch)
+    assert walk_all()
+
+
+@needs_interpreted_core
+def test_a_choice_that_depends_on_addresses_is_found(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No promise is broken by it but one: the same inputs give the same outputs."""
+
+    def by_address(pool: Pool) -> Worker | None:
+        free = [worker for worker in pool.workers if worker.available]
+        return min(free, key=lambda worker: (worker.level, id(worker))) if free else None
+
+    monkeypatch.setattr(Pool, "least_loaded", by_address)
+    assert "left another trace" in walk_all(records=True)
+
+
+@pytest.mark.slow
+def test_where_no_fault_is_planted_none_is_found() -> None:
+    assert walk_all() == ""

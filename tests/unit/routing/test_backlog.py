@@ -1,0 +1,265 @@
+"""The backlog: first in first out, within a class and across classes, without a scan, whatever leaves it in between."""
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.limits import PIPELINES_KNOWN_MAX
+from reasonchip_broker.protocol.codes import Dialect
+from reasonchip_broker.routing.backlog import Backlog
+from reasonchip_broker.routing.roster import Pool, Roster
+from reasonchip_broker.routing.route import Route, RouteState
+from tests.unit.routing.making import make_pool, make_route, make_worker
+
+
+class Line:
+    """A backlog, its roster, and jobs that are numbered as they come."""
+
+    def __init__(self) -> None:
+        self.roster = Roster()
+        self.backlog = Backlog(self.roster)
+        self.count = 0
+
+    def pool(self, *serves: str, dialect: Dialect = Dialect.BINARY) -> Pool:
+        """A pool whose one worker has no slot free."""
+        pool, is_new = self.roster.pool_for(dialect, serves)
+        worker = make_worker(pool)
+        worker.draining = True
+        pool.place(worker)
+        if is_new:
+            self.backlog.add_pool(pool)
+        return pool
+
+    def push(self, pipeline: str, *, as_json: bool = False, frame: bytes = b"12345") -> Route:
+        self.count += 1
+        route = make_route(self.backlog.class_of(pipeline, as_json), self.count, frame)
+        self.backlog.push(route)
+        return route
+
+    def pop(self, pool: Pool) -> Route | None:
+        route = self.backlog.pop_for(pool)
+        if route is not None:
+            route.state = RouteState.DISPATCHED
+        return route
+
+    def leave(self, route: Route) -> None:
+        route.state = RouteState.OVER
+        self.backlog.withdraw(route)
+
+
+def test_nothing_waits_in_an_empty_backlog() -> None:
+    line = Line()
+    pool = line.pool("*")
+    assert (line.pop(pool), line.backlog.jobs, line.backlog.bytes, line.backlog.all_waiting()) == (None, 0, 0, [])
+
+
+def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
+    line = Line()
+    pool = line.pool("*")
+    routes = [line.push(pipeline) for pipeline in "abacbca"]
+    assert line.backlog.all_waiting() == routes
+    assert [line.pop(pool) for _ in range(8)] == [*routes, None]
+
+
+def test_a_pool_gets_only_what_it_serves() -> None:
+    line = Line()
+    line.push("a")
+    wanted = [line.push("b"), line.push("b")]
+    line.push("b", as_json=True)
+    narrow = line.pool("b")
+    json_only = line.pool("*", dialect=Dialect.JSON)
+    assert line.pop(narrow) is wanted[0]
+    json_job = line.pop(json_only)
+    assert json_job is not None
+    assert json_job.kind.as_json
+    assert line.pop(json_only) is None
+    assert line.pop(narrow) is wanted[1]
+
+
+def test_two_pools_never_get_the_same_job() -> None:
+    line = Line()
+    routes = [line.push("a") for _ in range(4)]
+    first, second = line.pool("a"), line.pool("*")
+    assert [line.pop(pool) for pool in (first, second, second, first, first, second)] == [*routes, None, None]
+
+
+def test_jobs_and_bytes_are_counted() -> None:
+    line = Line()
+    pool = line.pool("*")
+    routes = [line.push("a", frame=bytes(size)) for size in (10, 200, 3000)]
+    assert (line.backlog.jobs, line.backlog.bytes) == (3, 3210)
+    line.pop(pool)
+    line.leave(routes[1])
+    assert (line.backlog.jobs, line.backlog.bytes) == (1, 3000)
+
+
+def test_a_job_that_stopped_waiting_lets_go_of_its_frame() -> None:
+    line = Line()
+    line.push("a")
+    gone = line.push("a", frame=bytes(1000))
+    line.leave(gone)
+    assert gone.frame == b""
+    line.backlog.invariants()
+
+
+def test_a_class_whose_oldest_job_left_keeps_its_place_by_the_next_one() -> None:
+    line = Line()
+    pool = line.pool("*")
+    first, second, third = line.push("a"), line.push("b"), line.push("a")
+    line.leave(first)
+    assert [line.pop(pool), line.pop(pool)] == [second, third]
+
+
+def test_a_class_that_ran_empty_and_filled_again_stands_where_its_new_jobs_belong() -> None:
+    line = Line()
+    pool = line.pool("*")
+    line.leave(line.push("a"))
+    older, newer = line.push("b"), line.push("a")
+    assert [line.pop(pool), line.pop(pool)] == [older, newer]
+
+
+def test_a_mostly_dead_queue_is_rebuilt() -> None:
+    line = Line()
+    pool = line.pool("*")
+    routes = [line.push("a") for _ in range(1000)]
+    for route in routes[1:-1]:
+        line.leave(route)
+    queue = routes[0].kind.queue
+    assert queue is not None
+    assert len(queue) < 100
+    assert [line.pop(pool), line.pop(pool), line.pop(pool)] == [routes[0], routes[-1], None]
+
+
+# Classes
+
+
+def test_a_class_is_found_again() -> None:
+    line = Line()
+    first = line.backlog.class_of("a", False)
+    assert line.backlog.class_of("a", False) is first
+    assert line.backlog.class_of("a", True) is not first
+
+
+def test_classes_know_pools_that_come_later_and_forget_those_that_leave() -> None:
+    line = Line()
+    kind = line.backlog.class_of("a", False)
+    assert kind.pools == []
+    pool = line.pool("a")
+    assert kind.pools == [pool]
+    line.pool("b")
+    assert kind.pools == [pool]
+    line.backlog.remove_pool(pool)
+    assert kind.pools == []
+
+
+def test_idle_classes_are_forgotten_beyond_a_bound_and_busy_ones_are_not() -> None:
+    line = Line()
+    pool = line.pool("busy*")
+    idle, busy = line.backlog.class_of("idle", False), line.push("busy").kind
+    epoch = line.backlog.epoch
+    for number in range(PIPELINES_KNOWN_MAX):
+        line.backlog.class_of(str(number), False)
+    assert line.backlog.epoch != epoch
+    assert line.backlog.class_of("busy", False) is busy
+    assert line.backlog.class_of("idle", False) is not idle
+    assert line.pop(pool) is not None
+    line.backlog.invariants()
+
+
+def test_to_forget_costs_no_more_for_each_class_where_none_is_idle() -> None:
+    line = Line()
+    for number in range(3 * PIPELINES_KNOWN_MAX):
+        line.push(str(number))
+    epochs = line.backlog.epoch
+    assert epochs <= 3
+    line.backlog.invariants()
+
+
+# At random
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_each_pool_gets_the_oldest_job_that_it_serves(seed: int) -> None:
+    random = Random(seed)
+    line = Line()
+    pools: list[Pool] = []
+    waiting: list[Route] = []
+    for _ in range(2000):
+        event = random.random()
+        if event < 0.5:
+            waiting.append(line.push(random.choice("abcd"), as_json=random.random() < 0.5))
+        elif event < 0.7 and waiting:
+            line.leave(waiting.pop(random.randrange(len(waiting))))
+        elif event < 0.73 and len(pools) < 5:
+            serves = random.choice((("a",), ("b", "c"), ("*",), ("[cd]",), ("d",)))
+            pool = line.pool(*serves, dialect=random.choice((Dialect.BINARY, Dialect.JSON)))
+            if pool not in pools:
+                pools.append(pool)
+        elif event < 0.75 and pools:
+            pool = pools.pop(random.randrange(len(pools)))
+            pool.workers.clear()
+            line.roster.discard(pool)
+            line.backlog.remove_pool(pool)
+        elif pools:
+            pool = random.choice(pools)
+            eligible = (route for route in waiting if pool.serves(route.kind.pipeline, route.kind.as_json))
+            expected = next(eligible, None)
+            assert line.pop(pool) is expected
+            if expected is not None:
+                waiting.remove(expected)
+        line.backlog.invariants()
+        assert line.backlog.all_waiting() == waiting
+
+
+# Invariants
+
+
+def _jobs(line: Line, _: Route) -> None:
+    line.backlog.jobs += 1
+
+
+def _bytes(line: Line, _: Route) -> None:
+    line.backlog.bytes -= 1
+
+
+def _size(_: Line, route: Route) -> None:
+    route.kind.size = 0
+
+
+def _over_unseen(_: Line, route: Route) -> None:
+    route.state = RouteState.OVER
+
+
+def _pool_unknown(_: Line, route: Route) -> None:
+    route.kind.pools.clear()
+
+
+def _pool_not_told(_: Line, route: Route) -> None:
+    pool = route.kind.pools[0]
+    pool.waiting.clear()
+    pool.listed.clear()
+
+
+def _free_slot(_: Line, route: Route) -> None:
+    make_worker(route.kind.pools[0])
+
+
+@pytest.mark.parametrize("break_it", [_jobs, _bytes, _size, _over_unseen, _pool_unknown, _pool_not_told, _free_slot])
+def test_the_invariants_notice_what_disagrees(break_it: Callable[[Line, Route], None]) -> None:
+    line = Line()
+    line.pool("a")
+    route = line.push("a")
+    line.backlog.invariants()
+    break_it(line, route)
+    with pytest.raises(InternalError):
+        line.backlog.invariants()
+
+
+def test_a_pool_that_is_made_anew_is_told_of_what_waits() -> None:
+    line = Line()
+    route = line.push("a")
+    pool = make_pool(line.roster, "a")
+    line.backlog.add_pool(pool)
+    assert line.pop(pool) is route

@@ -125,9 +125,9 @@ class Switchboard:
         *,
         principal: str = "",
         queues: bool = True,
+        waited_s: float = 0.0,
     ) -> Peer:
-        """A connection has shown which dialect it speaks. `queues` is whether its RUNs may wait (for JSON clients, as
-        configured)."""
+        """A connection has shown its dialect, `waited_s` after its first byte. `queues` is whether its RUNs may wait."""
         peer = Peer(link, connection_id, role, dialect, principal, queues)
         self.peers[connection_id] = peer
         peer.heard_at = now
@@ -135,7 +135,8 @@ class Switchboard:
             self._move(peer, PeerState.WELCOMED)
         else:
             self._move(peer, PeerState.GREETING)
-            peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + self._limits.handshake_s)
+            left_s = max(0.0, self._limits.handshake_s - waited_s)
+            peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + left_s)
         return peer
 
     def received(self, peer: Peer, frames: list[Frame], now: float) -> None:
@@ -231,20 +232,30 @@ class Switchboard:
         self._leases.woken(self.timers.wake_at, now)
         dispatcher = self._dispatcher
         dispatcher.now = now
+        failure: Exception | None = None
         for timer in self.timers.due(now):
-            kind, subject = timer.kind, timer.subject
-            if isinstance(subject, Peer):
-                if kind == TimerKind.LEASE:
-                    silent_s = self._leases.expired_s(subject, now)
-                    if silent_s is not None:
-                        self._close(subject, CloseReason.HEARTBEAT_TIMEOUT, f"nothing was heard for {silent_s:.0f} s")
-                elif subject.state == PeerState.GREETING:
-                    self._close(subject, CloseReason.HANDSHAKE_TIMEOUT, f"no HELLO within {self._limits.handshake_s:g} s")
-            elif isinstance(subject, Route):
-                if subject.state != RouteState.OVER:
-                    dispatcher.deadline_over(subject)
-            elif isinstance(subject, Assignment):
-                dispatcher.assignment_due(kind, subject)
+            try:
+                self._due(timer.kind, timer.subject)
+            except Exception as error:
+                # A bug of ours in one of them is no reason to lose the others.
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _due(self, kind: TimerKind, subject: object) -> None:
+        now = self._dispatcher.now
+        if isinstance(subject, Peer):
+            if kind == TimerKind.LEASE:
+                silent_s = self._leases.expired_s(subject, now)
+                if silent_s is not None:
+                    self._close(subject, CloseReason.HEARTBEAT_TIMEOUT, f"nothing was heard for {silent_s:.0f} s")
+            elif subject.state == PeerState.GREETING:
+                self._close(subject, CloseReason.HANDSHAKE_TIMEOUT, f"no HELLO within {self._limits.handshake_s:g} s")
+        elif isinstance(subject, Route):
+            if subject.state != RouteState.OVER:
+                self._dispatcher.deadline_over(subject)
+        elif isinstance(subject, Assignment):
+            self._dispatcher.assignment_due(kind, subject)
 
     # Connections
 
@@ -258,16 +269,15 @@ class Switchboard:
             self._forget(peer, reason)
 
     def _forget(self, peer: Peer, reason: CloseReason) -> None:
-        if peer.state == PeerState.GONE:
-            return
-        self._move(peer, PeerState.GONE)
-        del self.peers[peer.id]
-        if peer.timer is not None:
-            self.timers.disarm(peer.timer)
-        if peer.worker is not None:
-            worker, peer.worker = peer.worker, None
-            self._dispatcher.worker_lost(worker, reason)
-        self._dispatcher.orphan(peer)
+        if peer.state != PeerState.GONE:
+            self._move(peer, PeerState.GONE)
+            del self.peers[peer.id]
+            if peer.timer is not None:
+                self.timers.disarm(peer.timer)
+            if peer.worker is not None:
+                worker, peer.worker = peer.worker, None
+                self._dispatcher.worker_lost(worker, reason)
+            self._dispatcher.orphan(peer)
 
     def _hello(self, peer: Peer, frame: Frame) -> None:
         try:
@@ -301,9 +311,8 @@ class Switchboard:
 
     def _unsupported(self, peer: Peer, frame: Frame) -> None:
         kind, cookie, raw, _, _, number, _ = frame
-        sentence = f"Packet type not supported on this {peer.role.name.lower()}"
-        if kind >= OVERSIZED:
-            sentence = f"{sentence}, and over the frame limit"
+        too = ", and over the frame limit" if kind >= OVERSIZED else ""
+        sentence = f"Packet type not supported on this {peer.role.name.lower()}{too}"
         self._reply(peer, raw[4], Code.UNSUPPORTED_PACKET_TYPE, sentence, cookie, number)
 
     def _malformed(self, peer: Peer, frame: Frame) -> None:
@@ -428,11 +437,7 @@ class Switchboard:
         self._reply(peer, PacketType.RUN, code, sentence, cookie, retry_ms=retry_ms)
 
     def _oversized_run(self, peer: Peer, frame: Frame) -> None:
-        self._refuse(peer, frame[1], Code.TOO_LARGE, self._over_limit(frame))
-
-    def _over_limit(self, frame: Frame) -> str:
-        length = int.from_bytes(frame[2][:4], "big")
-        return f"a frame of {length} bytes is over the limit of {self._limits.frame_bytes_max}"
+        self._refuse(peer, frame[1], Code.TOO_LARGE, packets.too_long(frame[2], self._limits.frame_bytes_max))
 
     def _cancel(self, peer: Peer, frame: Frame) -> None:
         _, cookie, raw, _, _, number, _ = frame
@@ -478,15 +483,16 @@ class Switchboard:
 
     def _oversized_result(self, peer: Peer, frame: Frame) -> None:
         kind, cookie, _, _, attempt, _, _ = frame
-        raw = packets.failed(cookie, attempt, Code.TOO_LARGE, f"the worker's RESULT: {self._over_limit(frame)}")
+        raw = packets.failed(
+            cookie, attempt, Code.TOO_LARGE, f"the worker's RESULT: {packets.too_long(frame[2], self._limits.frame_bytes_max)}"
+        )
         self._dispatcher.result(peer, (kind, cookie, raw, Code.TOO_LARGE, attempt, 0, 0))
 
     def _drain_worker(self, peer: Peer, frame: Frame) -> None:
-        worker = peer.worker
         self._reply(peer, PacketType.DRAIN, Code.OK, "no more jobs will come", number=frame[5])
-        if worker is not None and not worker.draining:
-            worker.draining = True
-            self._dispatcher.availability_changed(worker)
+        if peer.worker is not None and not peer.worker.draining:
+            peer.worker.draining = True
+            self._dispatcher.availability_changed(peer.worker)
             self.effects.logs.append(("info", "worker draining", {"connection": peer.id.hex(), "name": peer.name}))
 
     def invariants(self) -> None:

@@ -105,3 +105,8 @@ def json_run(cookie: bytes, pipeline: str, variables: bytes, *, detach: bool) ->
     """The RUN that a JSON client's RUN stands for."""
     options = schemas.encode_meta(schemas.RunOptions(p=pipeline, enc=ENCODING_JSON, detach=detach))
     return run(cookie, options, variables)
+
+
+def too_long(frame: bytes, limit: int) -> str:
+    """The sentence about a frame over the limit, of which only the beginning is there."""
+    return f"a frame of {int.from_bytes(frame[:4], 'big')} bytes is over the limit of {limit}"

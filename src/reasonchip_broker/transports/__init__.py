@@ -1,0 +1,1 @@
+"""The network: listeners, dialling, live connections. The broker knows only `server_transport`."""

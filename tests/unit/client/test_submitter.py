@@ -1,0 +1,95 @@
+"""Views of a client with other options: they change nothing but what is asked for, and send the same bytes for the same wish."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from reasonchip_broker.client import Client
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import Packet
+from reasonchip_broker.protocol.codes import PacketType
+from tests.unit.client.ends import raw_broker
+
+RAW = "memory://raw"
+
+
+async def test_a_view_changes_what_it_names_and_leaves_its_origin_alone() -> None:
+    client = Client(RAW, encoding="json")
+    view = client.with_options(timeout=5, queue=False)
+    further = view.with_options(timeout=None)
+    assert (client.options.timeout, client.options.queue, client.options.encoding) == (None, True, "json")
+    assert (view.options.timeout, view.options.queue, view.options.encoding) == (5, False, "json")
+    assert (further.options.timeout, further.options.queue) == (None, False)
+
+
+@pytest.mark.parametrize("changes", [{"nonsense": 1}, {"timeout": -1}, {"cookie": "x"}])
+async def test_options_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Client(RAW).with_options(**changes)
+
+
+async def test_the_same_wish_is_the_same_meta_so_that_the_broker_need_not_decode_it_again() -> None:
+    async with raw_broker() as broker, Client(RAW) as client:
+        for number in range(3):
+            client.submit("p", number)
+            client.with_options(timeout=60.0).submit("p", number)
+        metas = {(await broker.next_packet(PacketType.RUN)).meta for _ in range(6)}
+        assert len(metas) == 1
+
+
+async def test_each_client_has_a_nonce_of_its_own_and_each_chosen_cookie_too() -> None:
+    async with raw_broker() as broker, Client(RAW) as one, Client(RAW) as other:
+        one.submit("p")
+        other.submit("p")
+        for _ in range(2):
+            mine = one.with_options(cookie=uuid.uuid4())
+            mine.submit("p")
+        runs = [await broker.next_packet(PacketType.RUN) for _ in range(4)]
+        nonces = {schemas.run_options(run.meta).nonce for run in runs}
+        assert len(nonces) == 4
+        assert all(len(nonce) == 16 for nonce in nonces)
+
+
+async def test_random_cookies_are_all_different() -> None:
+    async with raw_broker(jobs=1000) as broker, Client(RAW) as client:
+        jobs = [client.submit("p") for _ in range(200)]
+        cookies = {(await broker.next_packet(PacketType.RUN)).cookie for _ in jobs}
+        assert cookies == {job.cookie.bytes for job in jobs}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "payload"),
+    [
+        ((), {}, b""),
+        ((None,), {}, b""),
+        (({},), {}, b"\x80"),
+        ((0,), {}, b"\x00"),
+        ((), {"a": 1}, b"\x81\xa1a\x01"),
+        (({"a": 1},), {}, b"\x81\xa1a\x01"),
+    ],
+)
+async def test_variables_by_name_or_as_one_value(arguments: tuple[Any, ...], named: dict[str, Any], payload: bytes) -> None:
+    async with raw_broker() as broker, Client(RAW) as client:
+        client.submit("p", *arguments, **named)
+        run: Packet = await broker.next_packet(PacketType.RUN)
+        assert run.payload == payload
+        assert schemas.run_options(run.meta).enc == "msgpack"
+
+
+async def test_no_variables_of_a_json_client_are_still_a_json_job_which_existing_workers_may_take() -> None:
+    async with raw_broker() as broker, Client(RAW, encoding="json") as client:
+        client.submit("p")
+        run = await broker.next_packet(PacketType.RUN)
+        assert (schemas.run_options(run.meta).enc, run.payload) == ("json", b"")
+
+
+async def test_a_run_is_built_as_the_protocol_says() -> None:
+    async with raw_broker() as broker, Client(RAW) as client:
+        view = client.with_options(deadline_s=30.0, queue=False)
+        job = view.submit("p", 1)
+        run = await broker.next_packet(PacketType.RUN)
+        assert (run.attempt, run.code, run.cookie) == (1, 0, job.cookie.bytes)
+        assert 29_000 < run.number <= 30_000
+        assert not schemas.run_options(run.meta).queue
+        assert packets.run(run.cookie, run.meta, run.payload, run.number)

@@ -1,0 +1,150 @@
+"""Where handlers run: tasks of the main loop, and threads. (Processes are in `processes`.)
+
+An executor is told of jobs by the connection's thread, and reports each job's RESULT through `report`, from wherever it ended.
+It runs a job only if it can claim it, and reports a job that it claimed exactly once.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker.jobs import Job, perform, perform_async
+from reasonchip_broker.worker.mailbox import Mailbox
+
+logger = logging.getLogger("reasonchip_broker.worker")
+
+Report: TypeAlias = Callable[[Job, bytes], None]
+"""Takes a job and its RESULT, from any thread."""
+
+ABANDON_S = 1.0
+"""How long a task may take to stop at once. One that takes longer swallows its cancellation, and may do so for ever."""
+
+
+class Executor(ABC):
+    """Runs jobs. All of its methods are called in the connection's thread and return at once, but for `close`."""
+
+    @abstractmethod
+    def start(self, job: Job) -> None:
+        """Run a job."""
+
+    @abstractmethod
+    def stop(self, job: Job, *, at_once: bool) -> None:
+        """Make a job end that was claimed; its context says `cancelled` by now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything; what still runs is not waited for. Called in the main loop's thread."""
+
+
+class TaskExecutor(Executor):
+    """Tasks of the main loop, which runs in the thread and context that this is made in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
+        self._loop = loop
+        self._report = report
+        # Handlers see what the caller of serve() has set, not what the connection's thread has.
+        self._context = contextvars.copy_context()
+        self._orders: Mailbox[tuple[Job, bool | None]] = Mailbox(loop, self._obey)
+        self._running: dict[Job, asyncio.Task[bytes]] = {}
+        self._abandoned: dict[Job, asyncio.Task[bytes]] = {}
+        """Kept, because the loop itself holds tasks only weakly."""
+
+    def start(self, job: Job) -> None:
+        """Make a task of the job."""
+        self._orders.put((job, None))
+
+    def stop(self, job: Job, *, at_once: bool) -> None:
+        """Cancel its task. `at_once`: once more, and give it up if it goes on for another moment."""
+        self._orders.put((job, at_once))
+
+    def _obey(self, order: tuple[Job, bool | None]) -> None:
+        job, at_once = order
+        if at_once is None:
+            if not job.claimed:
+                job.task = self._running[job] = self._loop.create_task(self._run(job), context=self._context.copy())
+                job.task.add_done_callback(lambda task: self._done(job, task))
+        elif job in self._running:
+            task = self._running[job]
+            if task.cancel():
+                contexts.mark_seen(job.context)
+            if at_once:
+                self._loop.call_later(ABANDON_S, self._abandon, job)
+
+    async def _run(self, job: Job) -> bytes:
+        # Here and not when the task is made: a task that is cancelled before its first step never takes that step.
+        return await perform_async(job) if job.claim() else b""
+
+    def _done(self, job: Job, task: asyncio.Task[bytes]) -> None:
+        job.task = None
+        if self._running.pop(job, None) is None:
+            self._abandoned.pop(job, None)
+            return
+        try:
+            frame = task.result()
+        except BaseException as error:
+            # Somebody in this process cancelled it before its first step, after which nothing can be raised.
+            frame = job.raised(error) if job.claim() else b""
+        if frame:
+            self._report(job, frame)
+
+    def _abandon(self, job: Job) -> None:
+        task = self._running.get(job)
+        if task is not None and not task.done():
+            self._abandoned[job] = self._running.pop(job)
+            logger.warning("job abandoned, since it swallows its cancellation: %r", job.context)
+            self._report(job, job.cancelled("cancelled; it did not stop, and was abandoned"))
+
+    def close(self) -> None:
+        """Cancel every task that is left."""
+        for task in (*self._running.values(), *self._abandoned.values()):
+            task.cancel()
+
+
+class ThreadExecutor(Executor):
+    """At most `capacity` threads, made when they are needed.
+
+    They are daemons: a handler that never returns must not keep the process from ending.
+    """
+
+    def __init__(self, capacity: int, report: Report) -> None:
+        self._capacity = capacity
+        self._report = report
+        self._context = contextvars.copy_context()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+
+    def start(self, job: Job) -> None:
+        """Give the job to a thread."""
+        self._queue.put(job)
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._capacity:
+            name = f"reasonchip-job-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, job: Job, *, at_once: bool) -> None:
+        """Nothing beyond what its context says: a thread can't be stopped, and its slot is not free before it ends."""
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            frame = self._context.copy().run(self._perform, job) if job.claim() else b""
+            # In this order: the report may lead to the next job, which is to find this thread idle.
+            self._idle.release()
+            if frame:
+                self._report(job, frame)
+            del job
+
+    def _perform(self, job: Job) -> bytes:
+        return perform(job)
+
+    def close(self) -> None:
+        """Send the threads home, those that still run a job as soon as it ends."""
+        for _ in self._threads:
+            self._queue.put(None)

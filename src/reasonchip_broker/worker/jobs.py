@@ -1,0 +1,122 @@
+"""One job that this worker holds, and the calling of its handler."""
+
+import asyncio
+import threading
+from typing import Any
+
+from reasonchip_broker.errors import JobCancelled
+from reasonchip_broker.peer import payloads
+from reasonchip_broker.protocol.codes import ENCODING_JSON
+from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker import outcomes
+from reasonchip_broker.worker.binding import InvalidVariables
+from reasonchip_broker.worker.context import JobContext
+from reasonchip_broker.worker.pipelines import Pipeline
+
+
+class Job:
+    """A RUN that was taken.
+
+    It is *claimed* once, by whoever is to run it or by whoever cancels it before that; so a cancelled job that has not begun
+    never does. `frame_bytes_max` is the limit for its RESULT.
+    """
+
+    __slots__ = (
+        "_unclaimed",
+        "attempt",
+        "context",
+        "cookie",
+        "encoding",
+        "frame_bytes_max",
+        "payload",
+        "pipeline",
+        "silenced",
+        "task",
+        "why",
+    )
+
+    def __init__(
+        self,
+        cookie: bytes,
+        attempt: int,
+        pipeline: Pipeline,
+        name: str,
+        encoding: str,
+        payload: bytes,
+        frame_bytes_max: int,
+        deadline: float | None = None,
+    ) -> None:
+        self.cookie = cookie
+        self.attempt = attempt
+        self.pipeline = pipeline
+        self.encoding = encoding
+        self.payload = payload
+        self.frame_bytes_max = frame_bytes_max
+        self.context = JobContext(cookie, name, attempt, deadline)
+        self.task: asyncio.Task[bytes] | None = None
+        self.why = ""
+        """Why it is cancelled, for its owner."""
+        self.silenced = False
+        """Its worker is stopping and took it back: unless it is done after all, the broker is to count it as lost, not as
+        cancelled."""
+        self._unclaimed = threading.Lock()
+
+    def claim(self) -> bool:
+        """Take the job, from any thread. Returns False if somebody has."""
+        return self._unclaimed.acquire(blocking=False)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether it has begun, or will never begin."""
+        return self._unclaimed.locked()
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments for the handler; the payload is let go. Raises InvalidVariables."""
+        payload, self.payload = self.payload, b""
+        try:
+            variables = payloads.decode(payload, self.encoding)
+        except ValueError as error:
+            raise InvalidVariables(f"the variables can't be read: {error}") from error
+        return self.pipeline.binding.bind(variables, self.context, from_json=self.encoding == ENCODING_JSON)
+
+    def returned(self, value: Any) -> bytes:
+        """The RESULT of a handler that returned."""
+        if value is None and contexts.has_seen(self.context):
+            # It knew that it was to stop, and has nothing to show: it stopped.
+            return self.cancelled("cancelled while it ran")
+        return outcomes.returned(self.cookie, self.attempt, value, self.encoding, self.frame_bytes_max)
+
+    def raised(self, error: BaseException) -> bytes:
+        """The RESULT of a call that ended with an exception."""
+        if contexts.was_told(self.context) and isinstance(error, asyncio.CancelledError | JobCancelled):
+            return self.cancelled("cancelled while it ran")
+        return outcomes.raised(self.cookie, self.attempt, error, self.frame_bytes_max)
+
+    def cancelled(self, sentence: str, *, may_have_run: bool = True) -> bytes:
+        """The RESULT of a job that was cancelled, and why it was."""
+        if self.why:
+            sentence = f"{sentence}: {self.why}"
+        return outcomes.cancelled(self.cookie, self.attempt, sentence, may_have_run=may_have_run)
+
+
+def perform(job: Job) -> bytes:
+    """Call the handler in this thread and return the RESULT. Raises nothing."""
+    contexts.enter(job.context)
+    try:
+        positional, named = job.arguments()
+        value = job.pipeline.handler(*positional, **named)
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: whatever a handler does to itself is its own job's outcome.
+        return job.raised(error)
+    return job.returned(value)
+
+
+async def perform_async(job: Job) -> bytes:
+    """Await the handler in this task and return the RESULT. Raises nothing."""
+    contexts.enter(job.context)
+    try:
+        positional, named = job.arguments()
+        value = await job.pipeline.handler(*positional, **named)
+    except BaseException as error:
+        return job.raised(error)
+    return job.returned(value)

@@ -1,0 +1,97 @@
+"""A worker as an author would write it, with handlers that misbehave in every way that the tests ask for.
+
+python worker_app.py URL CAPACITY DRAIN_S
+"""
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from reasonchip_broker.worker import JobContext, Worker
+
+URL, CAPACITY, DRAIN_S = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+worker = Worker(URL, capacity=CAPACITY, drain_s=DRAIN_S, name="the app")
+
+
+@worker.pipeline("echo")
+async def echo(value: Any = None) -> Any:
+    return value
+
+
+@worker.pipeline("pid")
+def pid() -> int:
+    return os.getpid()
+
+
+@worker.pipeline("until")
+async def until(begun: Path, end: Path) -> str:
+    begun.touch()
+    while not end.exists():  # noqa: ASYNC110  # a test makes the file
+        await asyncio.sleep(0.01)
+    return "finished"
+
+
+@worker.pipeline("block")
+async def block(begun: Path, seconds: float) -> str:
+    begun.touch()
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        time.sleep(0.05)
+    return "loaded"
+
+
+@worker.pipeline("raise")
+async def raising() -> None:
+    raise LookupError("nothing there")
+
+
+@worker.pipeline("unserialisable")
+async def unserialisable() -> Any:
+    return object()
+
+
+@worker.pipeline("large")
+async def large(size: int) -> bytes:
+    return bytes(size)
+
+
+@worker.pipeline("stubborn")
+async def stubborn(begun: Path) -> None:
+    begun.touch()
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+
+@worker.pipeline("stuck thread")
+def stuck(begun: Path) -> None:
+    begun.touch()
+    while True:
+        time.sleep(3600)
+
+
+@worker.pipeline("leave")
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+@worker.pipeline("process.leave", executor="process")
+def leave_process(code: int) -> None:
+    os._exit(code)
+
+
+@worker.pipeline("process.until", executor="process")
+def until_in_process(begun: Path, end: Path, context: JobContext) -> list[Any]:
+    begun.write_text(str(os.getpid()))
+    while not end.exists():
+        time.sleep(0.01)
+    return ["finished", context.attempt]
+
+
+if __name__ == "__main__":
+    worker.run()

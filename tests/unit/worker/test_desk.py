@@ -1,0 +1,221 @@
+"""The table of jobs: every RUN is answered once, on the connection that it came on."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from reasonchip_broker.limits import MIB
+from reasonchip_broker.peer import payloads
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import encode
+from reasonchip_broker.protocol.codes import Code, PacketType
+from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker.desk import Desk
+from reasonchip_broker.worker.executors import Executor
+from reasonchip_broker.worker.jobs import Job, perform
+from reasonchip_broker.worker.pipelines import Pipeline, Pipelines, Runs
+from tests.unit.worker.harness import Outcome
+
+COOKIE = bytes(range(16))
+
+
+class HandExecutor(Executor):
+    """Does nothing by itself: the test ends each job."""
+
+    def __init__(self) -> None:
+        self.started: list[Job] = []
+        self.stopped: list[tuple[Job, bool]] = []
+
+    def start(self, job: Job) -> None:
+        self.started.append(job)
+
+    def stop(self, job: Job, *, at_once: bool) -> None:
+        self.stopped.append((job, at_once))
+
+    def close(self) -> None: ...
+
+
+class Setting:
+    """A desk with two slots, and what it sends."""
+
+    def __init__(self) -> None:
+        pipelines = Pipelines()
+        pipelines.add(Pipeline("echo.*", lambda value=None: value))
+        self.executor = HandExecutor()
+        self.sent: list[bytes] = []
+        self.desk = Desk(pipelines, 2, {Runs.THREAD: self.executor}, self.sent.append)
+        self.desk.frame_bytes_max = MIB
+
+    def run(
+        self, cookie: bytes = COOKIE, pipeline: str = "echo.x", attempt: int = 1, value: Any = None, left_ms: int = 0
+    ) -> None:
+        options = schemas.encode_meta(schemas.RunOptions(p=pipeline, enc="msgpack"))
+        self.desk.run(cookie, packets.run(cookie, options, payloads.encode({"value": value}, "msgpack"), left_ms, attempt))
+
+    def begin(self, *, cookie: bytes = COOKIE, value: Any = None) -> Job:
+        """Run a job as far as its executor having claimed it."""
+        self.run(cookie, value=value)
+        job = self.executor.started[-1]
+        assert job.claim()
+        return job
+
+    @property
+    def outcome(self) -> Outcome:
+        """The one thing that was sent since this was last asked."""
+        assert len(self.sent) == 1
+        return Outcome(self.sent.pop())
+
+
+@pytest.fixture
+def setting() -> Iterator[Setting]:
+    made = Setting()
+    yield made
+    assert 0 <= made.desk.free <= 2
+
+
+def test_a_run_is_started_and_its_report_sent(setting) -> None:
+    job = setting.begin(value=5)
+    assert (setting.desk.jobs, setting.desk.free) == (1, 1)
+    assert (job.cookie, job.attempt, job.context.pipeline, job.context.deadline) == (COOKIE, 1, "echo.x", None)
+    setting.desk.ended(job, perform(job))
+    assert setting.outcome.value == 5
+    assert (setting.desk.jobs, setting.desk.free) == (0, 2)
+
+
+def test_the_time_left_becomes_a_deadline_of_this_machine(setting) -> None:
+    setting.run(left_ms=60_000)
+    remaining_s = setting.executor.started[0].context.deadline - time.monotonic()
+    assert 50 < remaining_s <= 60
+
+
+def test_an_unknown_pipeline_is_answered(setting) -> None:
+    setting.run(pipeline="other")
+    outcome = setting.outcome
+    assert (outcome.code, outcome.may_have_run, outcome.failure.type) == (Code.EXCEPTION, False, "UnknownPipeline")
+    assert outcome.failure.error == "this worker does not serve pipeline 'other'"
+    assert setting.executor.started == []
+
+
+@pytest.mark.parametrize("meta", [b"", b"\xc1", b"\x80", b"\x81\xa1p\x01", b"\x81\xa1p\xa3a\nb", b"\x90"])
+def test_a_run_whose_options_make_no_sense_is_answered(setting, meta) -> None:
+    setting.desk.run(COOKIE, encode(PacketType.RUN, attempt=1, cookie=COOKIE, meta=meta))
+    outcome = setting.outcome
+    assert (outcome.code, outcome.may_have_run, outcome.failure.type) == (Code.EXCEPTION, False, "InvalidRun")
+
+
+def test_a_run_beyond_the_capacity_is_answered(setting) -> None:
+    for _ in range(2):
+        setting.begin(cookie=os.urandom(16))
+    setting.run()
+    outcome = setting.outcome
+    assert (outcome.code, outcome.may_have_run, outcome.failure.type) == (Code.EXCEPTION, False, "NoSlot")
+    assert outcome.failure.error == "all 2 slots are taken"
+
+
+def test_a_run_that_is_running_is_neither_started_twice_nor_ended(setting) -> None:
+    job = setting.begin()
+    setting.run()
+    assert setting.sent == []
+    setting.run(attempt=2)
+    outcome = setting.outcome
+    assert (outcome.code, outcome.attempt, outcome.may_have_run) == (Code.EXCEPTION, 2, False)
+    assert setting.executor.started == [job]
+
+
+def test_a_run_over_this_ends_limit_is_answered_from_its_header(setting) -> None:
+    header = packets.run(COOKIE, b"", b"", attempt=3)
+    setting.desk.oversized(COOKIE, (100 * MIB).to_bytes(4, "big") + header[4:32])
+    outcome = setting.outcome
+    assert (outcome.code, outcome.attempt, outcome.may_have_run) == (Code.TOO_LARGE, 3, False)
+    assert outcome.failure.error == "the RUN of 104857600 bytes is over the limit of this worker"
+
+
+# ── Cancelling ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_is_cancelled_before_it_begins_never_does(setting) -> None:
+    setting.run()
+    setting.desk.cancel(COOKIE, packets.cancel(COOKIE, why="changed my mind", attempt=1))
+    outcome = setting.outcome
+    assert (outcome.code, outcome.may_have_run) == (Code.CANCELLED, False)
+    assert outcome.failure.error == "cancelled before it ran: changed my mind"
+    assert setting.desk.free == 2
+    assert not setting.executor.started[0].claim()
+    assert setting.executor.stopped == []
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_job_that_runs_is_stopped_by_its_executor(setting, at_once) -> None:
+    job = setting.begin()
+    setting.desk.cancel(COOKIE, packets.cancel(COOKIE, at_once=at_once, attempt=1))
+    assert setting.executor.stopped == [(job, at_once)]
+    assert contexts.was_told(job.context)
+    assert setting.sent == []
+    assert setting.desk.free == 1, "its slot is free when it has ended, not when it was told to"
+    setting.desk.ended(job, job.cancelled("cancelled while it ran"))
+    assert setting.outcome.code == Code.CANCELLED
+    assert setting.desk.free == 2
+
+
+def test_a_cancel_for_another_attempt_or_an_unknown_job_is_nothing(setting) -> None:
+    job = setting.begin()
+    setting.desk.cancel(COOKIE, packets.cancel(COOKIE, attempt=2))
+    setting.desk.cancel(bytes(16), packets.cancel(bytes(16)))
+    assert not contexts.was_told(job.context)
+    assert setting.executor.stopped == []
+
+
+def test_a_cancel_whose_options_make_no_sense_cancels(setting) -> None:
+    job = setting.begin()
+    setting.desk.cancel(COOKIE, encode(PacketType.CANCEL, cookie=COOKIE, meta=b"\x81\xa3now\x05"))
+    assert setting.executor.stopped == [(job, False)]
+
+
+# ── Losing the connection ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_late_result_of_a_lost_connection_is_sent_nowhere(setting) -> None:
+    job = setting.begin(value="old")
+    setting.run(os.urandom(16))
+    assert setting.desk.lose_all() == 2
+    assert contexts.was_told(job.context)
+    assert setting.executor.stopped == [(job, True)]
+    assert (setting.desk.jobs, setting.desk.free) == (0, 1), "the one that had begun still holds its slot"
+    setting.begin(value="new")
+    setting.desk.ended(job, perform(job))
+    assert setting.sent == []
+    assert (setting.desk.jobs, setting.desk.free) == (1, 1)
+
+
+def test_a_slot_that_a_lost_job_holds_is_not_given_away(setting) -> None:
+    lost = [setting.begin(cookie=os.urandom(16)) for _ in range(2)]
+    setting.desk.lose_all()
+    setting.run()
+    assert setting.outcome.failure.type == "NoSlot"
+    setting.desk.ended(lost[0], b"late")
+    setting.run()
+    assert setting.sent == []
+    assert setting.desk.free == 0
+
+
+# ── Stopping ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_jobs_that_the_worker_gives_up_are_left_to_the_broker_unless_they_are_done(setting) -> None:
+    stopped, done = [setting.begin(cookie=os.urandom(16), value=n) for n in range(2)]
+    assert setting.desk.stop_all() == 2
+    setting.desk.ended(stopped, stopped.cancelled("cancelled while it ran"))
+    assert setting.sent == [], "nobody asked for a cancellation: to the broker this is a worker that went away"
+    setting.desk.ended(done, perform(done))
+    assert setting.outcome.value == 1
+    assert setting.desk.jobs == 0
+
+
+def test_jobs_that_have_not_begun_do_not_hold_up_a_stop(setting) -> None:
+    setting.run()
+    assert setting.desk.stop_all() == 0
+    assert setting.sent == []
+    assert not setting.executor.started[0].claim()

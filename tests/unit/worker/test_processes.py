@@ -1,0 +1,179 @@
+"""Handlers in processes: what happens to one of them happens to its job alone."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasonchip_broker.limits import MIB
+from reasonchip_broker.peer import payloads
+from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.worker import JobContext
+from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker.jobs import Job
+from reasonchip_broker.worker.pipelines import Pipeline
+from reasonchip_broker.worker.processes import ProcessExecutor
+from tests.unit.worker.harness import Outcome, until
+from tests.unit.worker.test_executors import Reports
+
+pytestmark = pytest.mark.process
+
+
+def identity(n: int) -> list[int]:
+    return [n, os.getpid()]
+
+
+async def identity_async(n: int, context: JobContext) -> list[int]:
+    await asyncio.sleep(0)
+    return [n, os.getpid()]
+
+
+def exits(code: int) -> None:
+    os._exit(code)
+
+
+def crashes() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hangs(begun: str) -> None:
+    Path(begun).touch()
+    while True:
+        time.sleep(3600)
+
+
+def forks_and_exits(begun: str) -> None:
+    # The grandchild holds the pipe open, so that its end tells nothing.
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(30)
+        os._exit(0)
+    Path(begun).write_text(str(pid))
+    os._exit(9)
+
+
+def unsendable() -> object:
+    return object()
+
+
+PIPELINES = {
+    handler: Pipeline(handler.__name__, handler, executor="process")
+    for handler in (identity, identity_async, exits, crashes, hangs, forks_and_exits, unsendable)
+}
+
+
+def job_of(handler: Callable[..., Any], **variables: Any) -> Job:
+    payload = payloads.encode(variables, "msgpack")
+    return Job(os.urandom(16), 1, PIPELINES[handler], handler.__name__, "msgpack", payload, MIB)
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def processes(reports):
+    executor = ProcessExecutor(2, list(PIPELINES.values()), reports)
+    yield executor
+    executor.close()
+    assert not any(thread.is_alive() for thread in executor._threads)
+
+
+async def run(executor: ProcessExecutor, reports: Reports, job: Job) -> Outcome:
+    executor.start(job)
+    return await reports.of(job)
+
+
+async def test_a_process_is_kept_for_the_next_job(processes, reports) -> None:
+    answers = [(await run(processes, reports, job_of(identity, n=n))).value for n in range(3)]
+    answers.append((await run(processes, reports, job_of(identity_async, n=3))).value)
+    assert [n for n, _ in answers] == [0, 1, 2, 3]
+    assert {pid for _, pid in answers} == {answers[0][1]}
+    assert answers[0][1] != os.getpid()
+
+
+async def test_a_handler_that_exits_or_crashes_costs_only_its_job_row_29(processes, reports, tmp_path) -> None:
+    begun = tmp_path / "begun"
+    other = job_of(hangs, begun=str(begun))
+    processes.start(other)
+    outcome = await run(processes, reports, job_of(exits, code=7))
+    assert (outcome.code, outcome.may_have_run) == (Code.EXCEPTION, True)
+    assert (outcome.failure.type, outcome.failure.error) == ("HandlerProcessDied", "the handler's process exited with code 7")
+    outcome = await run(processes, reports, job_of(crashes))
+    assert outcome.failure.error == "the handler's process was killed by SIGSEGV"
+    assert (await run(processes, reports, job_of(unsendable))).code == Code.EXCEPTION
+    assert (await run(processes, reports, job_of(identity, n=5))).value[0] == 5
+    await until(begun.exists)
+    assert other not in reports.outcomes
+    contexts.cancel(other.context)
+    processes.stop(other, at_once=False)
+    outcome = await reports.of(other)
+    assert (outcome.code, outcome.failure.error) == (Code.CANCELLED, "cancelled; its process was killed")
+    assert (await run(processes, reports, job_of(identity, n=6))).value[0] == 6
+
+
+async def test_a_forked_grandchild_does_not_hide_the_end_of_a_process_row_29(processes, reports, tmp_path) -> None:
+    begun = tmp_path / "grandchild"
+    outcome = await run(processes, reports, job_of(forks_and_exits, begun=str(begun)))
+    os.kill(int(begun.read_text()), signal.SIGKILL)
+    assert outcome.failure.error == "the handler's process exited with code 9"
+
+
+async def test_a_job_that_is_stopped_while_its_process_starts_never_runs(processes, reports, tmp_path) -> None:
+    begun = tmp_path / "begun"
+    job = job_of(hangs, begun=str(begun))
+    processes.start(job)
+    await until(lambda: job.claimed)
+    contexts.cancel(job.context)
+    processes.stop(job, at_once=True)
+    assert (await reports.of(job)).code == Code.CANCELLED
+
+
+async def test_who_stops_a_finished_job_does_not_hit_the_next_one(processes, reports) -> None:
+    first = job_of(identity, n=1)
+    pid = (await run(processes, reports, first)).value[1]
+    processes.stop(first, at_once=True)
+    assert (await run(processes, reports, job_of(identity, n=2))).value == [2, pid]
+
+
+async def test_a_process_that_was_killed_from_outside_is_replaced(processes, reports) -> None:
+    pid = (await run(processes, reports, job_of(identity, n=1))).value[1]
+    os.kill(pid, signal.SIGKILL)
+    lane = processes._lanes[0]
+    await until(lambda: not lane._process.is_alive())
+    answer = (await run(processes, reports, job_of(identity, n=2))).value
+    assert answer[0] == 2
+    assert answer[1] != pid
+
+
+async def test_a_process_that_cannot_be_started_is_told(processes, reports, monkeypatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("multiprocessing.context.SpawnProcess._Popen", staticmethod(refuse))
+        outcome = await run(processes, reports, job_of(identity, n=1))
+    assert outcome.code == Code.EXCEPTION
+    assert "could not be started: [Errno 11]" in outcome.failure.error
+    assert (await run(processes, reports, job_of(identity, n=2))).code == Code.OK
+
+
+async def test_closing_leaves_no_process(reports, tmp_path) -> None:
+    executor = ProcessExecutor(2, list(PIPELINES.values()), reports)
+    begun = tmp_path / "begun"
+    executor.start(job_of(hangs, begun=str(begun)))
+    idle_pid = (await run(executor, reports, job_of(identity, n=1))).value[1]
+    await until(begun.exists)
+    pids = [lane._process.pid for lane in executor._lanes if lane._process is not None and lane._process.pid]
+    assert len(pids) == 2
+    assert idle_pid in pids
+    await asyncio.to_thread(executor.close)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

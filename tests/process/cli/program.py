@@ -1,0 +1,175 @@
+"""The program as a user runs it, and existing peers as bytes, for tests of processes."""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROGRAM = [sys.executable, "-m", "reasonchip_broker"]
+PATIENCE_S = 20.0
+
+
+def environment(**changes):
+    """This process's environment without settings of ours, and with `changes`."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("REASONCHIP_")}
+    return {**plain, "PYTHONUNBUFFERED": "1", **changes}
+
+
+def run(*arguments, cwd=None, text_in=None, **changes):
+    """Run a command to its end."""
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**changes),
+        input=text_in,
+        stdin=subprocess.DEVNULL if text_in is None else None,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S * 2,
+    )
+
+
+class Program:
+    """A command that runs until it is told otherwise. Killed at the end of its `with` block, whatever happens."""
+
+    def __init__(self, log, *arguments, cwd=None, preexec_fn=None, **changes):
+        self.log = Path(log)
+        with self.log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [*PROGRAM, *map(str, arguments)],
+                cwd=cwd,
+                env=environment(**changes),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+                preexec_fn=preexec_fn,
+            )
+        assert self.process.stdout is not None
+        self.output = self.process.stdout
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+    def read_line(self):
+        """The next line on stdout, however long it takes within reason; empty at the end."""
+        ready, _, _ = select.select([self.output], [], [], PATIENCE_S)
+        assert ready, self.errors
+        return self.output.readline().decode()
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def wait(self):
+        """The exit code."""
+        return self.process.wait(PATIENCE_S)
+
+    @property
+    def errors(self):
+        """What it wrote on stderr so far."""
+        return self.log.read_text("utf-8")
+
+    @property
+    def events(self):
+        """The same, as events of a JSON log."""
+        return [json.loads(line) for line in self.errors.splitlines()]
+
+    def wait_for_event(self, event, **fields):
+        """The first event of this name and with these fields, as soon as it is logged."""
+
+        def found():
+            return [each for each in self.events if each["event"] == event and fields.items() <= each.items()]
+
+        wait_until(found)
+        return found()[0]
+
+
+class Broker(Program):
+    """`serve`, on free ports unless it is told otherwise; `clients` and `workers` are where it listens."""
+
+    def __init__(
+        self, log, *arguments, addresses=("--clients", "tcp://127.0.0.1:0", "--workers", "tcp://127.0.0.1:0"), **others
+    ):
+        super().__init__(log, "serve", *addresses, "--log-format", "json", *arguments, **others)
+        self.ready = self.read_line()
+        words = dict(word.split("=", 1) for word in self.ready.split()[1:])
+        assert self.ready.startswith("ready "), self.errors
+        self.clients, self.workers = words["clients"].split(","), words["workers"].split(",")
+
+
+class JsonPeer:
+    """An existing client or worker: length-prefixed JSON on a socket."""
+
+    def __init__(self, url):
+        if url.startswith("unix://"):
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(PATIENCE_S)
+            self._socket.connect(url.removeprefix("unix://"))
+        else:
+            host, _, port = url.removeprefix("tcp://").rpartition(":")
+            self._socket = socket.create_connection((host.strip("[]"), int(port)), PATIENCE_S)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()
+
+    def send(self, packet_type, **fields):
+        body = json.dumps({"packet_type": packet_type, **fields}).encode()
+        self.send_raw(struct.pack(">I", len(body)) + body)
+
+    def send_raw(self, data):
+        self._socket.sendall(data)
+
+    def receive(self):
+        """The next packet; None at the end of the connection."""
+        head = self._read(4)
+        return json.loads(self._read(struct.unpack(">I", head)[0])) if head else None
+
+    def _read(self, size):
+        data = b""
+        while len(data) < size:
+            part = self._socket.recv(size - len(data))
+            if not part:
+                return b""
+            data += part
+        return data
+
+
+def wait_until(condition):
+    """Look again and again until it is so. Fails after a while."""
+    until = time.monotonic() + PATIENCE_S
+    pause = select.poll()
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        pause.poll(10)
+
+
+def descendants_of(marker):
+    """Processes whose environment holds this text: those that a command started, and theirs."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if marker.encode() in (folder / "environ").read_bytes() and (folder / "stat").read_text().split()[2] != "Z":
+                    found.append(int(folder.name))
+            except (OSError, IndexError):
+                continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def interrupt(program):
+    """Ctrl-C."""
+    program.send(signal.SIGINT)

@@ -1,0 +1,87 @@
+"""A broker in a process of its own that answers questions about itself: `python row_broker.py JSON`.
+
+The JSON object says `clients` and `workers` (URLs), `limits`, and `loop` (uvloop or asyncio). It sets its process up as `serve` does,
+prints where it listens, one JSON object a line, then answers each line of its standard input in the same way: `state` (counts, the
+tables' verdict on themselves, memory), `stop`. Its log goes to standard error.
+"""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import resource
+import sys
+from typing import Any
+
+import uvloop
+
+from reasonchip_broker.broker import Broker
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.limits import Limits
+from reasonchip_broker.protocol.codes import Role
+from reasonchip_broker.transports.endpoints import server_transport
+
+
+def rss_kib() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+def state(broker: Broker) -> dict[str, Any]:
+    try:
+        broker.switchboard.invariants()
+        verdict = ""
+    except InternalError as error:
+        verdict = str(error)
+    pools = broker.switchboard._dispatcher.roster.pools.values()
+    return {
+        "jobs": broker.switchboard.jobs,
+        "waiting": broker.switchboard.waiting,
+        "connections": broker.connections,
+        "peers": len(broker.switchboard.peers),
+        "free": sum(pool.free for pool in pools),
+        "capacity": sum(worker.capacity for pool in pools for worker in pool.workers),
+        "reserved": len(broker.switchboard._dispatcher.reserved),
+        "timers": len(broker.switchboard.timers),
+        "counters": broker.switchboard.counters.as_dict(),
+        "verdict": verdict,
+        "failed": broker.failed.is_set(),
+        "rss_kib": rss_kib(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+def say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+async def serve(settings: dict[str, Any]) -> None:
+    broker = Broker(
+        [server_transport(url, Role.CLIENT) for url in settings["clients"]],
+        [server_transport(url, Role.WORKER) for url in settings["workers"]],
+        limits=Limits(**settings["limits"]),
+    )
+    await broker.start()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    say({"clients": broker.client_urls, "workers": broker.worker_urls})
+    while await reader.readline() == b"state\n":
+        say(state(broker))
+    await broker.stop()
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    logging.basicConfig(level=given.get("log", "WARNING"), format="%(message)s")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    factory = asyncio.new_event_loop if given.get("loop") == "asyncio" else uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(given))

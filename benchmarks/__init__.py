@@ -1,0 +1,21 @@
+"""What a job costs the broker, measured beside NATS in the same run: `python -m benchmarks`, or `make bench`.
+
+The figure that counts is the **processor time of the broker process per job** (user and system, over a steady window), because it
+belongs to the broker alone; jobs a second and latency also depend on the load generator. The broker is pinned to one core and the
+generator, one process that holds every client and every worker, to another. Machines are shared and noisy, so a claim is a ratio:
+ours and NATS take turns in every round, and medians are quoted with their spread. `docs/how-to/benchmark.md` tells how to read it.
+
+One file, one idea:
+
+    workloads.py      what is measured: protocol, kind of socket, number of peers, size of payload; and in which order
+    brokers.py        starting a broker under test, ours or NATS
+    nats_server.py    finding and starting NATS
+    process.py        child processes: pinned, and never left behind
+    procstat.py       what the kernel knows about a process: processor time, memory
+    measure.py        one measurement: a fresh broker, one generator, one result
+    generators/       the load generator, a process of its own: one module for each protocol
+    stats.py          percentiles, medians, spreads, ratios
+    summary.py        from the raw figures of all rounds to one line for each workload
+    machine.py        the machine and the versions that the figures belong to
+    report.py         the table and the JSON file
+"""

@@ -1,0 +1,39 @@
+"""What the harness asks of the generator, and how it travels: as JSON on the generator's stdin."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from benchmarks.workloads import System
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One run of the generator."""
+
+    system: System
+    clients_url: str
+    workers_url: str
+    broker_pid: int
+    """Whose processor time and memory are read at the ends of the window."""
+    clients: int
+    in_flight: int
+    workers: int
+    capacity: int
+    payload_bytes: int
+    warmup_s: float
+    window_s: float
+    acks: bool = False
+    """Clients of the binary protocol acknowledge RESULTs, one ACK for each read."""
+    idle_connections: int = 0
+    """Not 0: open that many client connections, and do nothing; the load is ignored."""
+
+    def to_json(self) -> bytes:
+        """As the generator reads it."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """The spec that `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{**fields, "system": System(fields["system"])})

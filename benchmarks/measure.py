@@ -1,0 +1,96 @@
+"""One measurement: a fresh broker, one generator, one result."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.brokers import Commands, Running, running
+from benchmarks.generators.spec import Spec
+from benchmarks.process import Child, Cores, pinned
+from benchmarks.workloads import IdleWorkload, Socket, System, Workload
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SPARE_S = 60.0
+"""What a generator may take beyond its window before it is given up."""
+SPARE_PER_CONNECTION_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all measurements of a run have in common."""
+
+    commands: Commands
+    cores: Cores
+    warmup_s: float
+    window_s: float
+    acks: bool
+    idle_connections: int
+
+
+def measure(workload: Workload, bench: Bench) -> dict[str, Any]:
+    """The figures of one window (as `LoadResult` has them). Raises BenchError if it could not be measured."""
+    shape = workload.shape
+    with _broker(workload.system, workload.socket, bench) as (broker, directory):
+        spec = Spec(
+            system=workload.system,
+            clients_url=broker.clients,
+            workers_url=broker.workers,
+            broker_pid=broker.child.pid,
+            clients=shape.clients,
+            in_flight=shape.in_flight,
+            workers=shape.workers,
+            capacity=shape.capacity,
+            payload_bytes=shape.payload_bytes,
+            warmup_s=bench.warmup_s,
+            window_s=bench.window_s,
+            acks=bench.acks,
+        )
+        return _generate(spec, broker, bench, directory, bench.warmup_s + bench.window_s + SPARE_S)
+
+
+def measure_idle(workload: IdleWorkload, bench: Bench) -> dict[str, Any]:
+    """What idle connections cost (as `IdleResult` has it). Raises BenchError if it could not be measured."""
+    with _broker(workload.system, Socket.TCP, bench) as (broker, directory):
+        spec = Spec(
+            system=workload.system,
+            clients_url=broker.clients,
+            workers_url=broker.workers,
+            broker_pid=broker.child.pid,
+            clients=0,
+            in_flight=0,
+            workers=0,
+            capacity=0,
+            payload_bytes=0,
+            warmup_s=0,
+            window_s=0,
+            idle_connections=bench.idle_connections,
+        )
+        timeout_s = SPARE_S + SPARE_PER_CONNECTION_S * bench.idle_connections
+        return _generate(spec, broker, bench, directory, timeout_s)
+
+
+@contextmanager
+def _broker(system: System, socket: Socket, bench: Bench) -> Iterator[tuple[Running, Path]]:
+    """A fresh broker, and the directory that the measurement's files go to; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="rcb-bench-") as name:
+        directory = Path(name)
+        with running(system, socket, bench.commands, bench.cores.broker, directory) as broker:
+            yield broker, directory
+
+
+def _generate(spec: Spec, broker: Running, bench: Bench, directory: Path, timeout_s: float) -> dict[str, Any]:
+    """Run the generator; if it fails because the broker is gone, say that instead."""
+    command = pinned(bench.cores.generator, [sys.executable, "-m", "benchmarks.generators"])
+    with Child("the load generator", command, directory / "generator.log", cwd=CHECKOUT, feed=True) as generator:
+        try:
+            answer: dict[str, Any] = json.loads(generator.converse(spec.to_json(), timeout_s))
+        except Exception:
+            if not broker.child.alive:
+                raise broker.child.failed("ended in the middle of a measurement") from None
+            raise
+    return answer

@@ -227,9 +227,11 @@ def test_row_8_before_the_handshake_a_frame_over_the_limit_ends_the_stream_on_it
         assert failed_with(decoder, CloseReason.FRAME_TOO_LARGE)
 
 
-def test_row_8_before_the_handshake_a_frame_at_the_limit_is_taken() -> None:
+@pytest.mark.parametrize("cut", [0, 4, 10, 32, 100])
+def test_row_8_before_the_handshake_a_frame_at_the_limit_is_taken(cut: int) -> None:
     raw = oversized(HANDSHAKE_FRAME_BYTES_MAX)
-    assert [frame[2] for frame in BinaryDecoder(HANDSHAKE_FRAME_BYTES_MAX, strict=True).feed(raw)] == [raw]
+    decoder = BinaryDecoder(HANDSHAKE_FRAME_BYTES_MAX, strict=True)
+    assert [frame[2] for frame in feed_all(decoder, split_at(raw, cut))] == [raw]
 
 
 def test_after_the_handshake_the_same_decoder_takes_larger_frames_and_skips_the_largest() -> None:

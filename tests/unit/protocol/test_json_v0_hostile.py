@@ -9,7 +9,7 @@ import pytest
 from reasonchip_broker.limits import KIB, MIB
 from reasonchip_broker.protocol import json_v0
 from reasonchip_broker.protocol.binary import decode
-from reasonchip_broker.protocol.codes import CloseReason, PacketType, Role
+from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import MALFORMED, Frame
 from reasonchip_broker.protocol.json_v0 import JsonDecoder, to_binary
 from tests.feeding import every_way, feed_all
@@ -132,6 +132,47 @@ def test_large_text_is_no_attack(where: str) -> None:
     assert text.encode() in packet.payload
     assert packet.cookie.hex() == fields["cookie"].replace("-", "")
     assert spent_s <= CPU_S_MAX
+
+
+JUNK = '"junk":"' + "x" * 100_000 + '"'
+
+
+@pytest.mark.parametrize("wrong", ['"variables":5', '"pipeline":[]', '"stacktrace":{}', '"x":5'])
+def test_a_large_cancel_is_a_cancel_whatever_else_it_says(wrong: str) -> None:
+    frames, decoder, _ = timed(json_frame(f'{{"packet_type":"CANCEL",{COOKIE},{JUNK},{wrong}}}'.encode()), Role.CLIENT)
+    assert decoder.failure is None
+    assert [frame[0] for frame in frames] == [PacketType.CANCEL]
+    assert frames[0][1].hex() == "0f8fad5bd9cb469fa16570867728950e"
+
+
+def test_a_large_run_that_makes_no_sense_is_told_so_with_its_cookie() -> None:
+    frames, _, _ = timed(json_frame(f'{{"packet_type":"RUN",{COOKIE},{JUNK},"pipeline":5}}'.encode()), Role.CLIENT)
+    assert [(frame[0], frame[1].hex()) for frame in frames] == [(MALFORMED, "0f8fad5bd9cb469fa16570867728950e")]
+    assert "pipeline" in frames[0][2].decode()
+
+
+def test_a_large_result_that_makes_no_sense_still_ends_its_job() -> None:
+    body = f'{{"packet_type":"RESULT",{COOKIE},{JUNK},"rc":"OK","result":7}}'.encode()
+    frames, _, _ = timed(json_frame(body), Role.WORKER)
+    assert [frame[0] for frame in frames] == [PacketType.RESULT]
+    assert decode(frames[0][2]).code == Code.EXCEPTION
+
+
+@pytest.mark.parametrize("key", ["packet_type", "cookie", "pipeline", "variables"])
+def test_row_11_a_duplicate_key_of_a_large_packet_ends_the_stream(key: str) -> None:
+    body = f'{{"packet_type":"RUN",{COOKIE},"pipeline":"p","variables":"1",{JUNK},"{key}" : null}}'.encode()
+    frames, decoder, _ = timed(json_frame(body), Role.CLIENT)
+    assert frames == []
+    assert decoder.failure is not None
+    assert key in str(decoder.failure)
+
+
+def test_the_name_of_a_key_in_the_text_of_a_large_packet_is_no_duplicate() -> None:
+    text = json.dumps({"variables": "cookie", "cookie": "x" * 100_000})
+    fields = {"packet_type": "RUN", "cookie": "0f8fad5b-d9cb-469f-a165-70867728950e", "pipeline": "p", "variables": text}
+    frames, decoder, _ = timed(json_frame(json.dumps(fields).encode()), Role.CLIENT)
+    assert decoder.failure is None
+    assert decode(to_binary(frames[0][2], 1)).payload == text.encode()
 
 
 def test_a_large_stack_trace_is_no_attack() -> None:

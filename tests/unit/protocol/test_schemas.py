@@ -128,6 +128,13 @@ def test_a_key_that_must_be_there_is_missed(packet: str, key: str) -> None:
         DECODERS[packet](msgspec.msgpack.encode({name: value for name, value in LEAST[packet].items() if name != key}))
 
 
+@pytest.mark.parametrize("others", [0, 14, 15, 70_000], ids=["fixmap", "largest fixmap", "map 16", "map 32"])
+def test_a_map_of_any_size_that_makes_no_sense_is_invalid_and_not_undecodable(others: int) -> None:
+    meta = msgspec.msgpack.encode({"p": 5, **{f"x{number}": 0 for number in range(others)}})
+    with pytest.raises(MetaInvalid, match=r"\$\.p"):
+        schemas.run_options(meta)
+
+
 @pytest.mark.parametrize("packet", sorted(packet for packet, keys in LEAST.items() if not keys))
 def test_no_meta_is_an_empty_map(packet: str) -> None:
     assert DECODERS[packet](b"") == DECODERS[packet](schemas.EMPTY_MAP)

@@ -22,17 +22,31 @@ from reasonchip_broker.transports.memory import MemoryClientTransport
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
+_connected: list[tuple[asyncio.AbstractEventLoop, asyncio.BaseTransport]] = []
+
+
 async def connect(url: str, protocol: P) -> P:
-    """Connect a protocol to a URL of tcp, unix or memory."""
+    """Connect a protocol to a URL of tcp, unix or memory. `hang_up` ends what is left of such connections."""
     endpoint = parse(url, Role.CLIENT)
     loop = asyncio.get_running_loop()
+    transport: asyncio.BaseTransport
     if endpoint.scheme == "memory":
-        MemoryClientTransport(endpoint.path).connect(protocol)
+        transport = MemoryClientTransport(endpoint.path).connect(protocol)
     elif endpoint.scheme == "unix":
-        await loop.create_unix_connection(lambda: protocol, endpoint.path)
+        transport, _ = await loop.create_unix_connection(lambda: protocol, endpoint.path)
     else:
-        await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+        transport, _ = await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+    _connected.append((loop, transport))
     return protocol
+
+
+async def hang_up() -> None:
+    """End every connection that `connect` has made in this loop."""
+    for loop, transport in _connected:
+        if loop is asyncio.get_running_loop() and isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+    _connected.clear()
+    await asyncio.sleep(0)
 
 
 def options(pipeline: str, **more: object) -> bytes:
@@ -194,6 +208,7 @@ async def serving(
         assert not broker.failed.is_set()
     finally:
         await broker.stop()
+        await hang_up()
     assert broker.connections == 0
     assert broker.switchboard.jobs == 0
 

@@ -285,6 +285,8 @@ class Broker:
         if self._connections.pop(connection.id, None) is None:
             return
         self._step(connection, self.switchboard.disconnected, reason)
+        # `serve` runs without the cyclic collector: whatever points both ways is taken apart by hand.
+        connection.context = None
         self._known(connection)
         self._log.info("connection closed", connection=connection.id.hex(), reason=reason.name)
         if not self._connections:

@@ -131,12 +131,9 @@ class Switchboard:
         peer = Peer(link, connection_id, role, dialect, principal, queues)
         self.peers[connection_id] = peer
         peer.heard_at = now
-        if dialect == Dialect.JSON:
-            self._move(peer, PeerState.WELCOMED)
-        else:
-            self._move(peer, PeerState.GREETING)
-            left_s = max(0.0, self._limits.handshake_s - waited_s)
-            peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + left_s)
+        self._move(peer, PeerState.WELCOMED if dialect == Dialect.JSON else PeerState.GREETING)
+        if peer.state == PeerState.GREETING:
+            peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + max(0.0, self._limits.handshake_s - waited_s))
         return peer
 
     def received(self, peer: Peer, frames: list[Frame], now: float) -> None:
@@ -274,6 +271,7 @@ class Switchboard:
             del self.peers[peer.id]
             if peer.timer is not None:
                 self.timers.disarm(peer.timer)
+                peer.timer = None
             if peer.worker is not None:
                 worker, peer.worker = peer.worker, None
                 self._dispatcher.worker_lost(worker, reason)
@@ -310,8 +308,8 @@ class Switchboard:
         self._close(peer, CloseReason.PROTOCOL_ERROR, f"{expected}, not packet type {frame[2][4]}")
 
     def _unsupported(self, peer: Peer, frame: Frame) -> None:
-        kind, cookie, raw, _, _, number, _ = frame
-        too = ", and over the frame limit" if kind >= OVERSIZED else ""
+        _, cookie, raw, _, _, number, _ = frame
+        too = ", and over the frame limit" if frame[0] >= OVERSIZED else ""
         sentence = f"Packet type not supported on this {peer.role.name.lower()}{too}"
         self._reply(peer, raw[4], Code.UNSUPPORTED_PACKET_TYPE, sentence, cookie, number)
 
@@ -321,8 +319,9 @@ class Switchboard:
     def _reply(
         self, peer: Peer, to: int, code: Code, sentence: str, cookie: bytes = NO_COOKIE, number: int = 0, retry_ms: int = 0
     ) -> None:
-        if to != PacketType.REGISTER and peer.role == Role.WORKER and peer.dialect == Dialect.JSON:
-            # An existing worker exits on any answer, and takes its jobs with it; only one that was never registered may.
+        kept = to != PacketType.REGISTER or peer.worker is not None
+        if kept and peer.role == Role.WORKER and peer.dialect == Dialect.JSON:
+            # An existing worker exits on any answer, and takes its jobs with it; only one that has none may.
             self.effects.logs.append(("warning", "bad packet from a worker", {"connection": peer.id.hex(), "error": sentence}))
             return
         if peer.dialect == Dialect.JSON and cookie in peer.routes and code < Code.QUEUED:
@@ -474,7 +473,7 @@ class Switchboard:
             self._reply(peer, PacketType.REGISTER, Code.NOT_ALLOWED, "this connection has registered already", number=number)
             return
         self._reply(peer, PacketType.REGISTER, Code.OK, "registered", number=number)
-        if self.draining:
+        if self.draining or peer.leaving:
             self.effects.sends.append((peer.link, packets.drain()))
         else:
             self._dispatcher.register(peer, meta.cap, meta.serves)
@@ -490,6 +489,7 @@ class Switchboard:
 
     def _drain_worker(self, peer: Peer, frame: Frame) -> None:
         self._reply(peer, PacketType.DRAIN, Code.OK, "no more jobs will come", number=frame[5])
+        peer.leaving = True
         if peer.worker is not None and not peer.worker.draining:
             peer.worker.draining = True
             self._dispatcher.availability_changed(peer.worker)

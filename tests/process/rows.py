@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.raw_peers import RawClient, RawWorker, connect
+from tests.raw_peers import RawClient, RawWorker, connect, hang_up
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -115,6 +115,7 @@ async def broker_process(
         said = await broker.stop()
         assert not quiet or not said, said[:5000]
     finally:
+        await hang_up()
         broker.kill()
         await process.wait()
 

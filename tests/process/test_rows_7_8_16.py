@@ -111,7 +111,7 @@ async def refuse_all(broker: BrokerProcess, client: RawClient, worker: RawWorker
 
 
 async def test_row_8_what_is_too_large_is_refused_on_its_header_and_costs_no_memory() -> None:
-    async with broker_process() as broker:
+    async with broker_process(log="ERROR") as broker:
         worker = await broker.worker(4)
         client = await broker.client()
         for _ in range(5):
@@ -195,8 +195,8 @@ async def test_row_8_the_largest_frame_that_is_allowed_passes_both_ways() -> Non
 
 
 NOT_FOR = {
-    Role.CLIENT: [PacketType.RESULT, PacketType.REGISTER, PacketType.DRAIN, PacketType.WELCOME, PacketType.REPLY],
-    Role.WORKER: [PacketType.RUN, PacketType.CANCEL, PacketType.WELCOME, PacketType.REPLY],
+    Role.CLIENT: [PacketType.RESULT, PacketType.REGISTER, PacketType.DRAIN, PacketType.WELCOME],
+    Role.WORKER: [PacketType.RUN, PacketType.CANCEL, PacketType.WELCOME],
 }
 UNKNOWN = [0, 7, 15, 30, 99, 255]
 
@@ -217,7 +217,10 @@ async def test_row_16_packets_of_the_other_role_are_answered_and_have_no_effect(
             answer = await peer.kind(PacketType.REPLY, cookie)
             assert (answer.code, answer.number) == (Code.UNSUPPORTED_PACKET_TYPE, 77)
             assert schemas.reply_meta(answer.meta).to == kind
-        assert not peer.is_lost
+        said = len(peer.frames)
+        peer.send(packets.reply(PacketType.RUN, Code.NO_CAPACITY, "no", cookie=cookie), packets.pong(5))
+        await peer.ping()
+        assert len(peer.frames) == said + 1, "a REPLY or a PONG that nobody waits for is not answered"
         after = await broker.state()
         assert (after["counters"], after["jobs"], after["free"]) == (before["counters"], before["jobs"], before["free"])
         assert (PacketType.RESULT, cookie) not in owner.heard

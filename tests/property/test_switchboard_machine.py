@@ -6,6 +6,7 @@ its outcome, no slot and no timer is left over, and the same steps leave the sam
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -13,6 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from reasonchip_broker.protocol.codes import Code, Dialect, Role
 from tests.property.switchboard_model import Client, End, Worker, require
 from tests.property.switchboard_world import OFFERS, PIPELINES, WALK_FAILURES, Setting, World
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PEERS_MAX = 6
 

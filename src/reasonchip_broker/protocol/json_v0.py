@@ -256,6 +256,8 @@ def _parse_large(body: bytes) -> dict[str, Any]:
         kind, cookie = schemas.json_packet_name(body)
         if kind == "RESULT":
             return {"packet_type": kind, "cookie": cookie, "rc": f"unknown, since {error}"}
+        if kind == "CANCEL":
+            return {"packet_type": kind, "cookie": cookie}
         raise _Malformed(str(error), _cookie(cookie)) from error
     for key in _KEYS:
         token = b'"%b"' % key.encode()

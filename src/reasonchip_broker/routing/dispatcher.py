@@ -140,6 +140,7 @@ class Dispatcher:
             self.backlog.withdraw(route)
         if route.timer is not None:
             self.timers.disarm(route.timer)
+            route.timer = None
         owner = route.owner
         if owner is not None:
             del owner.routes[cookie]
@@ -169,6 +170,7 @@ class Dispatcher:
         del self.routes[route.cookie]
         if route.timer is not None:
             self.timers.disarm(route.timer)
+            route.timer = None
         if route.owner is not None:
             del route.owner.routes[route.cookie]
 
@@ -333,6 +335,7 @@ class Dispatcher:
     def _rest_over(self, assignment: Assignment) -> None:
         """A slot has rested."""
         worker = assignment.worker
+        assignment.timer = None
         del worker.resting[assignment]
         worker.pool.resting -= 1
         assignment.move(_GONE)
@@ -346,6 +349,7 @@ class Dispatcher:
         for assignment in (*worker.assignments.values(), *worker.resting):
             if assignment.timer is not None:
                 self.timers.disarm(assignment.timer)
+                assignment.timer = None
             was_held = assignment.state is _HELD
             if assignment.state is _WITHHELD:
                 del self.reserved[assignment.cookie]

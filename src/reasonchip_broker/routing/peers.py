@@ -37,6 +37,7 @@ class Peer:
         "handlers",
         "heard_at",
         "id",
+        "leaving",
         "link",
         "name",
         "principal",
@@ -62,6 +63,8 @@ class Peer:
         self.timer: Timer | None = None
         self.name = ""
         self.congested = False
+        self.leaving = False
+        """A worker that said DRAIN, perhaps before it registered."""
         self.routes: dict[bytes, Route] = {}
         """A client's unfinished jobs, by cookie."""
         self.worker: Worker | None = None

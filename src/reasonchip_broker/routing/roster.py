@@ -201,6 +201,10 @@ class Pool:
         worker.level = _OFF
         self.workers.pop(worker)
 
+    def clear(self) -> None:
+        """Drop the void tickets of a pool without workers: they lead to workers that lead back here, and nobody collects cycles."""
+        self._levels = [None] * LEVELS
+
     def invariants(self) -> None:
         """Raise InternalError if the pool's indexes disagree with its workers."""
         listed = 0
@@ -257,6 +261,7 @@ class Roster:
         """Forget a pool without workers."""
         if pool.workers:
             raise InternalError("a pool with workers can't be forgotten")
+        pool.clear()
         del self.pools[pool.dialect, pool.offer]
 
     def invariants(self) -> None:

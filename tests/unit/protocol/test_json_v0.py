@@ -220,6 +220,20 @@ def test_a_packet_without_a_type_is_told_so(kind: Any) -> None:
     assert received(written(packet_type=kind, cookie=TEXT))[:3] == (MALFORMED, COOKIE, b"Missing packet_type")
 
 
+def test_a_result_in_the_written_form_is_not_taken_if_it_ends_otherwise() -> None:
+    decoder = JsonDecoder(LIMIT, Role.WORKER)
+    assert decoder.feed(RESULT[:-1] + b"]") == []
+    assert decoder.failure is not None
+
+
+@pytest.mark.parametrize(("raw", "role"), [(RUN, Role.CLIENT), (RESULT, Role.WORKER)])
+def test_sixteen_zeros_are_no_cookie_in_the_written_form_either(raw: bytes, role: Role) -> None:
+    zeros = raw.replace(TEXT.encode(), b"00000000-0000-0000-0000-000000000000")
+    kind, cookie, taken, *_ = received(zeros, role)
+    assert (kind, cookie) == (MALFORMED if role == Role.CLIENT else PacketType.RESULT, NO_COOKIE)
+    assert role == Role.CLIENT or not is_json(taken)
+
+
 # Streams
 
 

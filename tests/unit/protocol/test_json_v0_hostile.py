@@ -169,7 +169,7 @@ def test_row_11_a_duplicate_key_of_a_large_packet_ends_the_stream(key: str) -> N
 
 def test_the_name_of_a_key_in_the_text_of_a_large_packet_is_no_duplicate() -> None:
     text = json.dumps({"variables": "cookie", "cookie": "x" * 100_000})
-    fields = {"packet_type": "RUN", "cookie": "0f8fad5b-d9cb-469f-a165-70867728950e", "pipeline": "p", "variables": text}
+    fields = {"packet_type": "RUN", "cookie": "0f8fad5b-d9cb-469f-a165-70867728950e", "pipeline": "cookie", "variables": text}
     frames, decoder, _ = timed(json_frame(json.dumps(fields).encode()), Role.CLIENT)
     assert decoder.failure is None
     assert decode(to_binary(frames[0][2], 1)).payload == text.encode()

@@ -184,6 +184,7 @@ def test_a_registered_json_worker_is_never_sent_an_answer_since_it_would_exit() 
         json_packet("CANCEL", b"k" * 16),
         json_packet("RESULT", b"k" * 16, rc="WHAT"),
         json_packet("RESULT", b"k" * 16, rc="OK"),
+        json_packet("REGISTER", capacity=5),
     )
     assert (worker.take_json(), worker.closed, driver.switchboard.jobs) == ([], False, 1)
 

@@ -1,6 +1,7 @@
 """Rows 7, 8 and 16 of failures.md over real sockets: frames in pieces, frames that are too large, packets that are not this peer's."""
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 
@@ -81,6 +82,56 @@ async def test_row_7_a_stream_that_ends_at_any_byte_ends_cleanly(role: Role, str
                     peer.live.abort()
         state = await broker.becomes(lambda state: state["connections"] == 0, "somebody is left")
         assert state["waiting"] == state["jobs"] <= 1
+
+
+class Bytes(RawPeer):
+    """A peer that keeps what it hears as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        self.changed()
+
+
+def json_stream() -> bytes:
+    """Two requests that are answered, and one between them that is not well-formed and is answered too."""
+    bodies = [
+        {"packet_type": "CANCEL", "cookie": "6a" * 16},
+        {"packet_type": 5},
+        {"packet_type": "CANCEL", "cookie": "6b" * 16},
+    ]
+    frames = [json.dumps(body).encode() for body in bodies]
+    return b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
+
+
+async def test_row_7_json_frames_split_or_truncated_at_every_byte_mean_the_same_or_end_cleanly() -> None:
+    async with broker_process() as broker:
+        answer = b""
+        for pieces in ([json_stream()], *every_way(json_stream())):
+            peer = await connect(broker.clients[0], Bytes())
+            for piece in pieces:
+                peer.send(piece)
+                await asyncio.sleep(0)
+            said = await answer_of(peer)
+            answer = answer or said
+            assert said == answer
+            peer.live.abort()
+        assert answer.count(b'"RESULT"') == 3
+        for place in range(len(json_stream())):
+            peer = await connect(broker.clients[0], Bytes())
+            peer.send(json_stream()[:place])
+            peer.live.write_eof()
+            await peer.until(lambda peer=peer: peer.is_lost, "half of a stream was not ended")  # type: ignore[misc]
+        await broker.becomes(lambda state: state["connections"] == 0, "somebody is left")
+
+
+async def answer_of(peer: Bytes) -> bytes:
+    """All three answers to `json_stream`."""
+    await peer.until(lambda: peer.data.count(b'"packet_type"') == 3 and peer.data.endswith(b"}"), "three answers did not come")
+    return peer.data
 
 
 # Row 8

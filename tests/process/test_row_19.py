@@ -12,7 +12,8 @@ from reasonchip_broker.protocol.frames import Frame
 from tests.process.rows import BrokerProcess, broker_process, percentile
 from tests.raw_peers import RawClient
 
-pytestmark = pytest.mark.process
+# Peers abandoned by the hundred leave transports of the test's own loop unclosed; that is not what is tested here.
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 RESULT_BYTES = 64 * KIB
 PAIRS = 20
@@ -56,15 +57,16 @@ async def test_row_19_a_peer_that_never_reads_does_not_slow_anybody_down(
 ) -> None:
     """With and without it, in turn, in one run. It fails only when the median is over 10% worse beyond doubt, not on a noisy day."""
     async with broker_process() as broker:
-        await broker.worker(100, "large", works=large)
+        large_worker = await broker.worker(100, "large", works=large)
         await broker.worker(4)
         client = await broker.client()
-        await p99_of(client)
         ratios = []
         for pair in range(PAIRS):
             p99 = {}
             for is_stuck in (True, False) if pair % 2 else (False, True):
                 stuck = await stuck_client(broker, 300) if is_stuck else None
+                large_worker.frames.clear()
+                await p99_of(client)  # what the flood before it has stirred up is not to be measured
                 p99[is_stuck] = await p99_of(client)
                 if stuck is not None:
                     assert not stuck.is_lost, "it was ended before it was measured"

@@ -15,7 +15,7 @@ from tests.raw_peers import RawClient, RawWorker, connect, hang_up
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-ANSWER_S = 50.0
+ANSWER_S = 30.0
 """How long the broker process may take over anything that it is asked."""
 
 

@@ -12,8 +12,7 @@ from reasonchip_broker.protocol.frames import Frame
 from tests.process.rows import BrokerProcess, broker_process, percentile
 from tests.raw_peers import RawClient
 
-# Peers abandoned by the hundred leave transports of the test's own loop unclosed; that is not what is tested here.
-pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.process
 
 RESULT_BYTES = 64 * KIB
 PAIRS = 20

@@ -16,8 +16,7 @@ from reasonchip_broker.protocol.frames import PREFACE
 from tests.process.rows import BrokerProcess, TinyPeer, broker_process, percentile, raise_descriptor_limit, read, send
 from tests.raw_peers import HELLO, RawClient, connect, echoed, kept, options
 
-# Peers abandoned by the hundred leave transports of the test's own loop unclosed; that is not what is tested here.
-pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.process
 
 TOLD_S = 0.1
 """Within this an owner hears that its worker was killed."""

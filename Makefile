@@ -4,6 +4,9 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The files name everything, so nothing is left to resolve; an older pip that tries fails over an extra (`coverage[toml]`) as soon as there
+# is a newer release of it.
+LOCKED = $(PIP) install --require-hashes --no-deps
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -70,7 +73,7 @@ compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc
 test-compiled: compiled ## the whole test suite on the compiled wheel
 	rm -rf .venv-compiled
 	$(PYTHON) -m venv .venv-compiled
-	.venv-compiled/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
 	.venv-compiled/bin/python -m pip install --quiet --no-deps dist/*.whl
 	.venv-compiled/bin/python -m pytest -n $(JOBS) $(ARGS)
 
@@ -97,10 +100,10 @@ clean: ## remove everything that is made, .venv too
 	$(PYTHON) -m venv .venv
 
 .venv/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | .venv/bin/python
-	$(PIP) install --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(LOCKED) -r requirements/runtime.txt -r requirements/build.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.%: requirements/%.txt .venv/.runtime
-	$(PIP) install --require-hashes -r requirements/$*.txt
+	$(LOCKED) -r requirements/$*.txt
 	@touch $@

@@ -103,7 +103,7 @@ class Broker:
         )
         self._timers = self.switchboard.timers
         self._effects = self.switchboard.effects
-        self._sends = self._effects.sends
+        self._recipients = self._effects.recipients
         self._effects.log_routes = self._log.isEnabledFor(logging.DEBUG)
         self._effects.observe_outcomes = outcomes is not None
         self._effects.observe_capacity = capacity is not None
@@ -247,12 +247,7 @@ class Broker:
             self.switchboard.received(connection.context, frames, self._time())
         except Exception as error:
             self._doubt(connection, error)
-        try:
-            for link, frame in self._sends:
-                link.send(frame)
-        except Exception as error:
-            self._unsent(error)
-        self._sends.clear()
+        self._send_out()
         self._carrying = False
         effects = self._effects
         if effects.rare or self._timers.wake_at < self._wake_at or self.state != BrokerState.RUNNING:
@@ -309,13 +304,8 @@ class Broker:
             return
         self._carrying = True
         effects = self._effects
-        while self._sends or effects.rare:
-            try:
-                for link, frame in self._sends:
-                    link.send(frame)
-            except Exception as error:
-                self._unsent(error)
-            self._sends.clear()
+        while self._recipients or effects.rare:
+            self._send_out()
             if effects.rare:
                 self._carry_out()
         self._carrying = False
@@ -363,9 +353,17 @@ class Broker:
         except Exception as error:
             self._log.error("an observer failed", error=repr(error), exc_info=error)
 
-    def _unsent(self, error: Exception) -> None:
-        """A send failed, which none should: the frames that were not sent are lost, and whoever they were for is better without us."""
-        self._log.error("internal error", error=repr(error), exc_info=error)
+    def _send_out(self) -> None:
+        try:
+            # It grows, if a send leads to a step that sends more.
+            for peer in self._recipients:
+                frames, peer.sends = peer.sends, []
+                peer.link.send_all(frames)
+        except Exception as error:
+            # None should fail. What was not sent is lost, and whoever it was for is better off without us.
+            self._log.error("internal error", error=repr(error), exc_info=error)
+            self._effects.clear_sends()
+        self._recipients.clear()
 
     def _verdict(self, cookie: bytes, code: Code | None, sentence: str) -> None:
         if code is None:

@@ -6,25 +6,23 @@ the same outputs. What a connection may say next is a table of handlers, one tab
 short, because the work is done by `routing/`.
 """
 
-from reasonchip_broker.limits import OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX, Limits
+from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import meta_of
-from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, Dialect, PacketType, Role
-from reasonchip_broker.protocol.frames import HEADER_BYTES, MALFORMED, OVERSIZED, Frame
-from reasonchip_broker.protocol.json_v0 import run_meta
+from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, Code, Dialect, PacketType, Role
+from reasonchip_broker.protocol.frames import MALFORMED, OVERSIZED, Frame
+from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.assignment import Assignment
-from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.effects import Close, Effects, Link
+from reasonchip_broker.routing.intake import Intake
 from reasonchip_broker.routing.leases import Leases
-from reasonchip_broker.routing.peers import Handlers, Peer, PeerState
+from reasonchip_broker.routing.peers import ELSE, Handlers, Peer, PeerState
+from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.routing.roster import choose
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.timers import TimerKind, Timers
-
-_ELSE = -1
-"""The handler of a table for what is not in it."""
 
 
 class Switchboard:
@@ -48,15 +46,14 @@ class Switchboard:
         self.effects = Effects()
         self.timers = Timers()
         self.peers: dict[bytes, Peer] = {}
-        self.draining = False
         self._instance = instance
         self._version = version
         self._limits = limits
         self._admits = admits
-        self._client_jobs_max = limits.client_jobs_max
         self._dispatcher = Dispatcher(limits, self.effects, self.timers, json_slot_rest_ms, json_cancel)
-        self._known: dict[bytes, tuple[schemas.RunOptions, EligibilityClass]] = {}
-        self._known_epoch = 0
+        self._answers = Answers(self.effects, self._dispatcher.routes)
+        self._intake = Intake(limits, self._dispatcher, self._answers, self._close, admits=admits)
+        self._plain = PlainPath(self._dispatcher, self._intake.known, limits.client_jobs_max)
         self._leases = Leases(limits, self.timers, self.effects)
         self._tables = self._make_tables()
 
@@ -67,12 +64,12 @@ class Switchboard:
             PacketType.REPLY: self._ignore,
             PacketType.GOODBYE: self._goodbye,
             PacketType.HELLO: self._out_of_order,
-            _ELSE: self._unsupported,
+            ELSE: self._unsupported,
         }
         client: Handlers = {
-            PacketType.RUN: self._run,
+            PacketType.RUN: self._intake.run,
             PacketType.CANCEL: self._cancel,
-            PacketType.RUN + OVERSIZED: self._oversized_run,
+            PacketType.RUN + OVERSIZED: self._intake.oversized,
         }
         worker: Handlers = {
             PacketType.RESULT: self._dispatcher.result,
@@ -80,9 +77,9 @@ class Switchboard:
             PacketType.DRAIN: self._drain_worker,
             PacketType.RESULT + OVERSIZED: self._oversized_result,
         }
-        greeting: Handlers = {PacketType.HELLO: self._hello, PacketType.GOODBYE: self._goodbye, _ELSE: self._out_of_order}
-        json: Handlers = {MALFORMED: self._malformed, _ELSE: self._unsupported}
-        gone: Handlers = {_ELSE: self._ignore}
+        greeting: Handlers = {PacketType.HELLO: self._hello, PacketType.GOODBYE: self._goodbye, ELSE: self._out_of_order}
+        json: Handlers = {MALFORMED: self._malformed, ELSE: self._unsupported}
+        gone: Handlers = {ELSE: self._ignore}
         tables: dict[tuple[Role, Dialect, PeerState], Handlers] = {}
         for role, own in ((Role.CLIENT, client), (Role.WORKER, worker)):
             tables[role, Dialect.BINARY, PeerState.GREETING] = greeting
@@ -100,6 +97,11 @@ class Switchboard:
         return self._dispatcher.counters
 
     @property
+    def draining(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self.effects.draining
+
+    @property
     def jobs(self) -> int:
         """How many jobs are not over."""
         return len(self._dispatcher.routes)
@@ -111,7 +113,7 @@ class Switchboard:
 
     def free_slots(self, pipeline: str, *, as_json: bool = False) -> int:
         """How many jobs of a pipeline could be dispatched now."""
-        return sum(pool.free for pool in self._class_of(pipeline, as_json).pools)
+        return sum(pool.free for pool in self._intake.class_of(pipeline, as_json).pools)
 
     # What the caller may say
 
@@ -139,9 +141,13 @@ class Switchboard:
     def received(self, peer: Peer, frames: list[Frame], now: float) -> None:
         """A connection sent these frames (none: it sent a part of one)."""
         peer.heard_at = self._dispatcher.now = now
+        reader = peer.reader
+        if reader is not None and not self.effects.nothing_is_plain:
+            reader(peer, frames)
+            return
         for frame in frames:
             handlers = peer.handlers
-            handler = handlers.get(frame[0]) or handlers[_ELSE]
+            handler = handlers.get(frame[0]) or handlers[ELSE]
             handler(peer, frame)
 
     def offended(self, peer: Peer, reason: CloseReason, sentence: str, now: float) -> None:
@@ -153,6 +159,8 @@ class Switchboard:
         """A connection has gone. May be said of one that the switchboard itself has closed."""
         self._dispatcher.now = now
         self._forget(peer, reason)
+        # Jobs of a client that has gone keep its record; they need not keep its buffers.
+        peer.link = None
 
     def congested(self, peer: Peer, now: float) -> None:
         """A connection's outbox passed its mark: a worker gets no jobs until `writable`."""
@@ -176,15 +184,15 @@ class Switchboard:
         route = self._dispatcher.routes.get(cookie)
         if route is None or route.state != RouteState.ADMITTING:
             return
-        kind = route.kind = self._class_of(route.kind.pipeline, route.kind.as_json)
+        kind = route.kind = self._intake.class_of(route.kind.pipeline, route.kind.as_json)
         worker = choose(kind.pools)
         owner = route.owner
         if worker is not None:
             self._dispatcher.dispatch(route, worker, route.frame)
-            if route.options.reply and owner is not None:
-                self._reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
-        elif owner is None or self._would_wait(owner, cookie, route.options, kind):
-            self._wait(route)
+            if route.options.reply:
+                self._answers.reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
+        elif owner.state is PeerState.GONE or self._intake.would_wait(owner, cookie, route.options, kind):
+            self._intake.wait(route)
         else:
             self._dispatcher.withdraw(route)
 
@@ -195,19 +203,18 @@ class Switchboard:
         if route is not None and route.state == RouteState.ADMITTING:
             owner = route.owner
             self._dispatcher.withdraw(route)
-            if owner is not None:
-                self._refuse(owner, cookie, code, sentence)
+            self._intake.refuse(owner, cookie, code, sentence)
 
     def drain(self, now: float) -> None:
         """Stop taking jobs: waiting ones are given back as never started, workers finish what they have and go."""
         dispatcher = self._dispatcher
         dispatcher.now = now
-        self.draining = True
+        self.effects.draining = True
         for route in [route for route in dispatcher.routes.values() if route.assignment is None]:
             dispatcher.fail(route, Code.BROKER_WENT_AWAY, "the broker is stopping; the job never started", may_have_run=False)
         for peer in self.peers.values():
             if peer.role == Role.WORKER and peer.state == PeerState.WELCOMED:
-                self.effects.sends.append((peer.link, packets.drain()))
+                self.effects.send(peer, packets.drain())
                 if peer.worker is not None:
                     peer.worker.draining = True
                     dispatcher.availability_changed(peer.worker)
@@ -216,7 +223,7 @@ class Switchboard:
         """End everything: each job that still runs is BROKER_WENT_AWAY for its owner, each connection is told goodbye."""
         dispatcher = self._dispatcher
         dispatcher.now = now
-        self.draining = True
+        self.effects.draining = True
         for route in list(dispatcher.routes.values()):
             ran = route.assignment is not None
             sentence = "the broker stopped while the job ran" if ran else "the broker stopped; the job never started"
@@ -268,6 +275,7 @@ class Switchboard:
     def _forget(self, peer: Peer, reason: CloseReason) -> None:
         if peer.state != PeerState.GONE:
             self._move(peer, PeerState.GONE)
+            peer.reader = None
             del self.peers[peer.id]
             if peer.timer is not None:
                 self.timers.disarm(peer.timer)
@@ -275,7 +283,6 @@ class Switchboard:
             if peer.worker is not None:
                 worker, peer.worker = peer.worker, None
                 self._dispatcher.worker_lost(worker, reason)
-            self._dispatcher.orphan(peer)
 
     def _hello(self, peer: Peer, frame: Frame) -> None:
         try:
@@ -285,17 +292,18 @@ class Switchboard:
             return
         peer.name = hello.name or ""
         self._move(peer, PeerState.WELCOMED)
+        peer.reader = self._plain.results if peer.role == Role.WORKER else None if self._admits else self._plain.runs
         if peer.timer is not None:
             self.timers.disarm(peer.timer)
         self._leases.begin(peer, self._dispatcher.now)
         self.effects.welcomes.append(peer.link)
         welcome = packets.welcome_meta(peer.id, self._instance, self._limits, self._version)
-        self.effects.sends.append((peer.link, packets.welcome(welcome)))
+        self.effects.send(peer, packets.welcome(welcome))
         fields = {"connection": peer.id.hex(), "software": f"{hello.sw} {hello.v}".strip(), "name": peer.name}
         self.effects.logs.append(("info", "connection welcomed", fields))
 
     def _ping(self, peer: Peer, frame: Frame) -> None:
-        self.effects.sends.append((peer.link, packets.pong(frame[5])))
+        self.effects.send(peer, packets.pong(frame[5]))
 
     def _ignore(self, peer: Peer, frame: Frame) -> None:
         """Nothing to do: a PONG was counted as a sign of life already, an answer must not be answered, the closed are not heard."""
@@ -311,132 +319,12 @@ class Switchboard:
         _, cookie, raw, _, _, number, _ = frame
         too = ", and over the frame limit" if frame[0] >= OVERSIZED else ""
         sentence = f"Packet type not supported on this {peer.role.name.lower()}{too}"
-        self._reply(peer, raw[4], Code.UNSUPPORTED_PACKET_TYPE, sentence, cookie, number)
+        self._answers.reply(peer, raw[4], Code.UNSUPPORTED_PACKET_TYPE, sentence, cookie, number)
 
     def _malformed(self, peer: Peer, frame: Frame) -> None:
-        self._reply(peer, PacketType.RUN, Code.BAD_PACKET, frame[2].decode("utf-8", "replace"), frame[1])
-
-    def _reply(
-        self, peer: Peer, to: int, code: Code, sentence: str, cookie: bytes = NO_COOKIE, number: int = 0, retry_ms: int = 0
-    ) -> None:
-        kept = to != PacketType.REGISTER or peer.worker is not None
-        if kept and peer.role == Role.WORKER and peer.dialect == Dialect.JSON:
-            # An existing worker exits on any answer, and takes its jobs with it; only one that has none may.
-            self.effects.logs.append(("warning", "bad packet from a worker", {"connection": peer.id.hex(), "error": sentence}))
-            return
-        if peer.dialect == Dialect.JSON and cookie in peer.routes and code < Code.QUEUED:
-            # An existing client takes any RESULT with its cookie for the outcome of a job, which in this case goes on.
-            cookie = NO_COOKIE
-        frame = packets.reply(to, code, sentence, cookie=cookie, number=number, retry_ms=retry_ms)
-        self.effects.sends.append((peer.link, frame))
+        self._answers.reply(peer, PacketType.RUN, Code.BAD_PACKET, frame[2].decode("utf-8", "replace"), frame[1])
 
     # Clients
-
-    def _run(self, peer: Peer, frame: Frame) -> None:
-        _, cookie, raw, _, _, left_ms, meta_length = frame
-        meta = raw[HEADER_BYTES : HEADER_BYTES + meta_length] if meta_length else run_meta(raw)
-        known = self._known.get(meta) or self._learn(peer, cookie, meta)
-        if known is None:
-            return
-        options, kind = known
-        dispatcher = self._dispatcher
-        if cookie in dispatcher.routes or cookie in dispatcher.reserved:
-            self._refuse(peer, cookie, Code.COOKIE_COLLISION, "Already in use")
-        elif cookie == NO_COOKIE:
-            self._refuse(peer, cookie, Code.BAD_PACKET, "Missing cookie")
-        elif self.draining:
-            self._refuse(peer, cookie, Code.DRAINING, "the broker is stopping and takes no more jobs")
-        elif len(peer.routes) >= self._client_jobs_max:
-            self._refuse(
-                peer, cookie, Code.OVERLOADED, f"{len(peer.routes)} jobs of this connection are unfinished", retry_ms=1000
-            )
-        else:
-            pools = kind.pools
-            worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
-            if worker is None and not self._may_wait(peer, cookie, options, kind, len(raw)):
-                return
-            if worker is not None and not self._admits:
-                dispatcher.run(cookie, peer, options, kind, worker, frame)
-                if options.reply:
-                    self._reply(peer, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
-                return
-            route = dispatcher.open(cookie, peer, options, kind, left_ms)
-            route.frame = raw
-            if self._admits:
-                self.effects.admissions.append(cookie)
-            else:
-                self._wait(route)
-
-    def _learn(self, peer: Peer, cookie: bytes, meta: bytes) -> tuple[schemas.RunOptions, EligibilityClass] | None:
-        """Decode a RUN's options and find its class; the same bytes come over and over, so both are kept."""
-        try:
-            options = schemas.run_options(meta)
-        except schemas.MetaUndecodable as error:
-            self._close(peer, CloseReason.PROTOCOL_ERROR, f"RUN: {error}")
-            return None
-        except schemas.MetaInvalid as error:
-            self._refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {error}")
-            return None
-        known = options, self._class_of(options.p, options.enc == ENCODING_JSON)
-        if len(self._known) >= OPTIONS_CACHED_MAX:
-            self._known.clear()
-        if len(meta) <= OPTIONS_CACHED_BYTES_MAX:
-            self._known[meta] = known
-        return known
-
-    def _class_of(self, pipeline: str, as_json: bool) -> EligibilityClass:
-        """The class of a job; if others were forgotten for it, so are the options that led to them."""
-        backlog = self._dispatcher.backlog
-        kind = backlog.class_of(pipeline, as_json)
-        if backlog.epoch != self._known_epoch:
-            self._known_epoch = backlog.epoch
-            self._known.clear()
-        return kind
-
-    def _may_wait(
-        self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass, frame_bytes: int
-    ) -> bool:
-        """Whether a job for which no slot is free may wait; if not, its client is told why."""
-        limits, backlog = self._limits, self._dispatcher.backlog
-        if not self._would_wait(peer, cookie, options, kind):
-            return False
-        if backlog.jobs >= limits.backlog_jobs_max or backlog.bytes + frame_bytes > limits.backlog_bytes_max:
-            sentence = f"{backlog.jobs} jobs of {backlog.bytes} bytes wait already"
-            self._refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
-            return False
-        return True
-
-    def _would_wait(self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass) -> bool:
-        """Whether its client wants it to; if not, it is told that there is no capacity."""
-        if options.queue and peer.queues:
-            return True
-        resting = sum(pool.resting for pool in kind.pools)
-        if not peer.queues and self._dispatcher.backlog.waiting_for(kind.pools, resting) < resting:
-            # A slot that only rests is as good as free, for as many jobs as there are such slots.
-            return True
-        if kind.pools or not peer.queues:
-            self._refuse(peer, cookie, Code.NO_CAPACITY, "No capacity available")
-        else:
-            self._refuse(peer, cookie, Code.NOT_SERVED, "no connected worker serves this pipeline")
-        return False
-
-    def _wait(self, route: Route) -> None:
-        """Queue a job for which no slot is free, and say so."""
-        self._dispatcher.enqueue(route)
-        if route.owner is not None:
-            sentence = (
-                "every slot that serves this pipeline is taken"
-                if route.kind.pools
-                else "no connected worker serves this pipeline yet"
-            )
-            self._reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
-
-    def _refuse(self, peer: Peer, cookie: bytes, code: Code, sentence: str, retry_ms: int = 0) -> None:
-        self._dispatcher.counters.refused += 1
-        self._reply(peer, PacketType.RUN, code, sentence, cookie, retry_ms=retry_ms)
-
-    def _oversized_run(self, peer: Peer, frame: Frame) -> None:
-        self._refuse(peer, frame[1], Code.TOO_LARGE, packets.too_long(frame[2], self._limits.frame_bytes_max))
 
     def _cancel(self, peer: Peer, frame: Frame) -> None:
         _, cookie, raw, _, _, number, _ = frame
@@ -446,7 +334,7 @@ class Switchboard:
             self._close(peer, CloseReason.PROTOCOL_ERROR, f"CANCEL: {error}")
             return
         except schemas.MetaInvalid as error:
-            self._reply(peer, PacketType.CANCEL, Code.BAD_PACKET, f"CANCEL: {error}", cookie, number)
+            self._answers.reply(peer, PacketType.CANCEL, Code.BAD_PACKET, f"CANCEL: {error}", cookie, number)
             return
         route = self._dispatcher.routes.get(cookie)
         if cookie == NO_COOKIE:
@@ -455,7 +343,7 @@ class Switchboard:
             code, sentence = Code.COOKIE_NOT_FOUND, "No such cookie"
         else:
             code, sentence = self._dispatcher.cancel(route, at_once=meta.now, why=meta.why)
-        self._reply(peer, PacketType.CANCEL, code, sentence, cookie, number)
+        self._answers.reply(peer, PacketType.CANCEL, code, sentence, cookie, number)
 
     # Workers
 
@@ -467,14 +355,16 @@ class Switchboard:
             self._close(peer, CloseReason.PROTOCOL_ERROR, f"REGISTER: {error}")
             return
         except schemas.MetaInvalid as error:
-            self._reply(peer, PacketType.REGISTER, Code.BAD_PACKET, f"REGISTER: {error}", number=number)
+            self._answers.reply(peer, PacketType.REGISTER, Code.BAD_PACKET, f"REGISTER: {error}", number=number)
             return
         if peer.worker is not None:
-            self._reply(peer, PacketType.REGISTER, Code.NOT_ALLOWED, "this connection has registered already", number=number)
+            self._answers.reply(
+                peer, PacketType.REGISTER, Code.NOT_ALLOWED, "this connection has registered already", number=number
+            )
             return
-        self._reply(peer, PacketType.REGISTER, Code.OK, "registered", number=number)
-        if self.draining or peer.leaving:
-            self.effects.sends.append((peer.link, packets.drain()))
+        self._answers.reply(peer, PacketType.REGISTER, Code.OK, "registered", number=number)
+        if self.effects.draining or peer.leaving:
+            self.effects.send(peer, packets.drain())
         else:
             self._dispatcher.register(peer, meta.cap, meta.serves)
         fields = {"connection": peer.id.hex(), "name": peer.name, "capacity": meta.cap, "serves": meta.serves[:10]}
@@ -488,7 +378,7 @@ class Switchboard:
         self._dispatcher.result(peer, (kind, cookie, raw, Code.TOO_LARGE, attempt, 0, 0))
 
     def _drain_worker(self, peer: Peer, frame: Frame) -> None:
-        self._reply(peer, PacketType.DRAIN, Code.OK, "no more jobs will come", number=frame[5])
+        self._answers.reply(peer, PacketType.DRAIN, Code.OK, "no more jobs will come", number=frame[5])
         peer.leaving = True
         if peer.worker is not None and not peer.worker.draining:
             peer.worker.draining = True

@@ -264,7 +264,7 @@ async def test_a_run_is_checked_in_the_order_that_the_page_has(house: House) -> 
     assert await answer(packets.run(second, RUN_META, b"")) == [Code.QUEUED]
     assert await answer(packets.run(third, impatient, b"")) == [Code.OVERLOADED]  # two jobs are the limit here
     assert await answer(packets.run(first, RUN_META, b"")) == [Code.COOKIE_COLLISION]
-    house.broker.switchboard.draining = True
+    house.broker.switchboard.effects.draining = True
     assert await answer(packets.run(third, RUN_META, b"")) == [Code.DRAINING]
     assert await answer(packets.run(first, RUN_META, b"")) == [Code.COOKIE_COLLISION]
     assert await answer(packets.run(NO_COOKIE, RUN_META, b"")) == [Code.BAD_PACKET]

@@ -6,6 +6,8 @@ design, 1 (one outcome), 2 and 3 (slots), 5 (by the driver), 6 (outcomes for the
 runs at most once, and not after it was cancelled), 11 (no free slot beside a waiting job) and 13 (one cookie, one live job).
 """
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -229,10 +231,25 @@ class Model:
             self.step.overdue = [job for job in self.jobs.values() if job.deadline and fires_at(job.deadline) <= self.now]
         for close in closes:
             self._saw_close(close)
-        for link, frame in sends:
+        for link, frame in self._merged(sends):
             self._saw(link, frame)
         self._settle()
         self.step = Step()
+
+    def _merged(self, sends: list[tuple[FakeLink, bytes]]) -> Iterator[tuple[FakeLink, bytes]]:
+        """Each connection's frames in their order. What went to two of them in one step has none, so it is read in one that makes
+        sense: outcomes last (a job may be dispatched and be over in one step), of the rest that of older jobs first."""
+        queues: dict[int, deque[tuple[FakeLink, bytes]]] = {}
+        for link, frame in sends:
+            queues.setdefault(link.number, deque()).append((link, frame))
+
+        def turn(queue: deque[tuple[FakeLink, bytes]]) -> tuple[bool, int]:
+            packet = decode(to_binary(queue[0][1], 1))
+            job = self.jobs.get(packet.cookie) if packet.kind == PacketType.RUN else None
+            return packet.kind == PacketType.RESULT, job.order if job is not None else -1
+
+        while waiting := [queue for queue in queues.values() if queue]:
+            yield min(waiting, key=turn).popleft()
 
     def _saw_close(self, close: Close) -> None:
         link = close.link

@@ -85,8 +85,10 @@ class Walk:
         self.jobs += self.world.model.ended
         if self._records:
             self.traces.append(self.world.driver.trace)
-            if self.world.driver.replay() != self.world.driver.trace:
-                raise InternalError(f"the same steps left another trace: seed {self.seed}, step {self.steps}")
+            for log_routes in (False, True):
+                if self.world.driver.replay(log_routes=log_routes) != self.world.driver.trace:
+                    how = "handled frame by frame" if log_routes else "taken again"
+                    raise InternalError(f"the same steps, {how}, left another trace: seed {self.seed}, step {self.steps}")
 
     # Choices
 
@@ -131,7 +133,7 @@ class Walk:
                 client,
                 self._random.choice(PIPELINES),
                 self._cookie() if chance() < 0.1 else self.world.driver.new_cookie(),
-                as_json=chance() < 0.7,
+                as_json=chance() < 0.5,
                 queue=chance() < 0.8,
                 reply=chance() < 0.2,
                 detach=chance() < 0.1,

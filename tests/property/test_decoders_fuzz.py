@@ -14,7 +14,7 @@ from fuzz.choices import Choices
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol import json_v0
 from reasonchip_broker.protocol.frames import BinaryDecoder, Frame
-from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.roster import Pool, Worker
 
 SEED = 20261123
 SHORT = {"binary_decoder": 3000, "json_decoder": 3000, "switchboard": 300}
@@ -69,13 +69,13 @@ def test_a_decoder_that_takes_a_frame_for_another_is_found(monkeypatch: pytest.M
 
 
 def test_a_switchboard_that_forgets_a_slot_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    release: Callable[..., None] = Dispatcher.release
+    vacate: Callable[..., None] = Pool.vacate
 
-    def forgetful(self: Dispatcher, assignment: object) -> None:
-        if not self.counters.cancelled:
-            release(self, assignment)
+    def forgetful(self: Pool, worker: Worker) -> None:
+        if worker.busy < 2:
+            vacate(self, worker)
 
-    monkeypatch.setattr(Dispatcher, "release", forgetful)
+    monkeypatch.setattr(Pool, "vacate", forgetful)
     broken("switchboard", runs=300)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.routing import dispatcher
 from reasonchip_broker.routing.assignment import Assignment
 from reasonchip_broker.routing.backlog import Backlog
 from reasonchip_broker.routing.dispatcher import Dispatcher
@@ -86,7 +87,7 @@ def the_slot_of_a_job_that_was_given_up_is_not_withheld(patch: pytest.MonkeyPatc
 
 @fault
 def a_freed_slot_looks_for_no_job(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "_free_slot", lambda _, worker: worker.pool.vacate(worker))
+    patch.setattr(Dispatcher, "free_slot", lambda _, worker: worker.pool.vacate(worker))
 
 
 @fault
@@ -147,8 +148,7 @@ def the_outcome_is_sent_twice(patch: pytest.MonkeyPatch) -> None:
     def finish(self: Dispatcher, route: Route, frame: bytes, code: int) -> None:
         owner = route.owner
         original(self, route, frame, code)
-        if owner is not None:
-            self.effects.sends.append((owner.link, frame))
+        self.effects.send(owner, frame)
 
     patch.setattr(Dispatcher, "finish", finish)
 
@@ -160,7 +160,7 @@ def the_outcome_of_a_lost_worker_is_not_told(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def a_client_that_is_gone_is_still_sent_outcomes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "orphan", nothing)
+    patch.setattr(dispatcher, "_LEFT", None)
 
 
 @fault
@@ -253,7 +253,7 @@ def a_pause_of_the_broker_evicts_its_peers(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def drain_forgets_the_jobs_that_wait(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Switchboard, "drain", lambda self, now: setattr(self, "draining", True))
+    patch.setattr(Switchboard, "drain", lambda self, now: setattr(self.effects, "draining", True))
 
 
 # The tests

@@ -13,8 +13,9 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import KIB, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import encode
-from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
+from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketType, Role
 from reasonchip_broker.protocol.frames import Frame
+from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.timers import TimerKind
 from tests.raw_peers import RawClient, RawPeer, client_of, connect, echoed, kept, serving, until, worker_of
 
@@ -194,7 +195,7 @@ async def test_a_bug_in_one_timer_does_not_lose_the_others_that_are_due() -> Non
 
 async def test_a_send_that_fails_does_not_stop_the_broker() -> None:
     class Broken:
-        def send(self, frame: bytes) -> None:
+        def send_all(self, frames: list[bytes]) -> None:
             raise Bug("on purpose")
 
         def close(self, reason: CloseReason, sentence: str) -> None:
@@ -203,7 +204,13 @@ async def test_a_send_that_fails_does_not_stop_the_broker() -> None:
     async with serving() as broker:
         await worker_of(broker)
         victim, other = await client_of(broker), await client_of(broker)
-        fail_on(broker, PacketType.CANCEL, lambda peer, frame: broker.switchboard.effects.sends.append((Broken(), b"")))
+        fail_on(
+            broker,
+            PacketType.CANCEL,
+            lambda peer, frame: broker.switchboard.effects.send(
+                Peer(Broken(), bytes(16), Role.CLIENT, Dialect.BINARY, "", True), b""
+            ),
+        )
         victim.send(packets.cancel(b"c" * 16))
         await other.echo()
         await (await client_of(broker)).echo()

@@ -16,7 +16,7 @@ from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.backlog import Backlog, EligibilityClass
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.effects import Effects, Outcome
-from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.roster import Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.timers import TimerKind, Timers
@@ -31,6 +31,7 @@ _HELD = AssignmentState.HELD
 _WITHHELD = AssignmentState.WITHHELD
 _LAST_OUTCOME = Code.TOO_LARGE
 _JSON = Dialect.JSON
+_LEFT = PeerState.GONE
 
 
 class Dispatcher:
@@ -38,7 +39,6 @@ class Dispatcher:
 
     __slots__ = (
         "_limits",
-        "_sends",
         "_sequence",
         "_slot_rest_s",
         "backlog",
@@ -58,7 +58,6 @@ class Dispatcher:
         self._limits = limits
         self._slot_rest_s = None if json_slot_rest_ms is None else json_slot_rest_ms / 1000
         self._sequence = 0
-        self._sends = effects.sends
         self.effects = effects
         self.timers = timers
         self.json_cancel = json_cancel
@@ -92,8 +91,7 @@ class Dispatcher:
     def _enter(self, route: Route, left_ms: int) -> None:
         cookie = route.cookie
         self.routes[cookie] = route
-        if route.owner is not None:
-            route.owner.routes[cookie] = route
+        route.owner.unfinished += 1
         if left_ms:
             route.deadline = self.now + left_ms / 1000
             route.timer = self.timers.arm(TimerKind.DEADLINE, route, route.deadline)
@@ -125,7 +123,7 @@ class Dispatcher:
             frame = readdressed(frame, route.attempt, left_ms)
         elif attempt != route.attempt:
             frame = readdressed(frame, route.attempt, 0)
-        self._sends.append((worker.peer.link, frame))
+        self.effects.send(worker.peer, frame)
         if self.effects.log_routes:
             self._log("route dispatched", route, worker=worker.peer.id.hex())
 
@@ -142,11 +140,10 @@ class Dispatcher:
             self.timers.disarm(route.timer)
             route.timer = None
         owner = route.owner
-        if owner is not None:
-            del owner.routes[cookie]
-        heard = owner is not None and not route.options.detach
-        if heard and owner is not None:
-            self._sends.append((owner.link, frame))
+        owner.unfinished -= 1
+        heard = owner.state is not _LEFT and not route.options.detach
+        if heard:
+            self.effects.send(owner, frame)
         else:
             self.counters.results_unheard += 1
         self.counters.finished += 1
@@ -171,14 +168,7 @@ class Dispatcher:
         if route.timer is not None:
             self.timers.disarm(route.timer)
             route.timer = None
-        if route.owner is not None:
-            del route.owner.routes[route.cookie]
-
-    def orphan(self, peer: Peer) -> None:
-        """A client has gone: its jobs go on, and nobody waits for them."""
-        for route in peer.routes.values():
-            route.owner = None
-        peer.routes.clear()
+        route.owner.unfinished -= 1
 
     # Cancelling and deadlines
 
@@ -208,7 +198,7 @@ class Dispatcher:
     def tell_to_stop(self, assignment: Assignment, *, at_once: bool, why: str) -> None:
         """Send a worker the CANCEL of a job that it holds, and give it the grace that goes with it."""
         frame = packets.cancel(assignment.cookie, at_once=at_once, why=why, attempt=assignment.attempt)
-        self._sends.append((assignment.worker.peer.link, frame))
+        self.effects.send(assignment.worker.peer, frame)
         if assignment.timer is not None:
             self.timers.disarm(assignment.timer)
         if at_once:
@@ -301,14 +291,18 @@ class Dispatcher:
         if worker.peer.dialect is _JSON and worker.capacity > 1 and self._rest(assignment):
             return
         # It is GONE now, as every state may be, and nothing refers to it any more that could ask.
-        self._free_slot(worker)
+        pool = worker.pool
+        if pool.waiting or self.effects.observe_capacity:
+            self.free_slot(worker)
+        else:
+            pool.vacate(worker)
 
-    def _free_slot(self, worker: Worker) -> None:
+    def free_slot(self, worker: Worker) -> None:
         """A slot is free: the oldest job that waits for it takes it."""
         pool = worker.pool
         had_none = self.effects.observe_capacity and pool.least_loaded() is None
         pool.vacate(worker)
-        if pool.waiting and worker.level >= 0:
+        if worker.level >= 0:
             route = self.backlog.pop_for(pool)
             if route is not None:
                 self.dispatch(route, worker, route.frame)
@@ -339,7 +333,7 @@ class Dispatcher:
         del worker.resting[assignment]
         worker.pool.resting -= 1
         assignment.move(_GONE)
-        self._free_slot(worker)
+        self.free_slot(worker)
 
     def worker_lost(self, worker: Worker, reason: CloseReason) -> None:
         """A worker's connection has gone, and with it every job that it held."""
@@ -390,7 +384,7 @@ class Dispatcher:
                 sentence = f"the worker ended the job with {code}, which is no outcome"
                 code = Code.EXCEPTION
                 raw = packets.failed(cookie, attempt, Code.EXCEPTION, sentence)
-            if peer.dialect is _JSON and not (route.owner is not None and route.owner.dialect is _JSON):
+            if peer.dialect is _JSON and route.owner.dialect is not _JSON:
                 # A JSON worker names no attempt, and may have answered in JSON to a client that speaks binary.
                 raw = readdressed(to_binary(raw, attempt), attempt, 0)
             self.finish(route, raw, code)
@@ -435,6 +429,7 @@ class Dispatcher:
 
     def _route_invariants(self, held: dict[bytes, Assignment]) -> None:
         waiting = 0
+        unfinished: dict[Peer, int] = {}
         for cookie, route in self.routes.items():
             running = route.state in (_DISPATCHED, _CANCELLING)
             assignment = held.pop(cookie, None)
@@ -444,8 +439,9 @@ class Dispatcher:
                 raise InternalError(f"route {cookie.hex()} and its slot disagree")
             if route.state == _OVER or (route.state == _ADMITTING) != (route.attempt == 0 and route.state != _QUEUED):
                 raise InternalError(f"route {cookie.hex()} is in a state that it can't be in: {route.state.name}")
-            if route.owner is not None and route.owner.routes.get(cookie) is not route:
-                raise InternalError("an owner does not know of its job")
+            unfinished[route.owner] = unfinished.get(route.owner, 0) + 1
             waiting += route.state == _QUEUED
+        if any(owner.unfinished != jobs for owner, jobs in unfinished.items()):
+            raise InternalError("a connection's unfinished jobs are miscounted")
         if held or waiting != self.backlog.jobs:
             raise InternalError("a slot is held for no job, or a job waits outside of the backlog")

@@ -1,13 +1,16 @@
 """What a step of the switchboard asks its caller to do.
 
-Effects of one kind are kept in one list, in order, because nearly all of them are sends: a pair of a link and a frame, which is
-appended without making an object of a class. The caller carries out the sends first, then the rest. A *link* is whatever the caller
-passed for a connection; nothing here looks at it.
+Effects of one kind are kept in one list, in order. Nearly all of them are sends, and so those are kept where they will be wanted: the
+frames for a peer in its own `sends`, and here, in `recipients`, the peers that have some. The caller carries out the sends first, then
+the rest. A *link* is whatever the caller passed for a connection; nothing here looks at it.
 """
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reasonchip_broker.protocol.codes import CloseReason
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.peers import Peer
 
 Link: TypeAlias = Any
 LogLine: TypeAlias = tuple[str, str, dict[str, Any]]
@@ -42,18 +45,20 @@ class Effects:
         "admissions",
         "capacity",
         "closes",
+        "draining",
         "log_routes",
         "logs",
         "observe_capacity",
         "observe_outcomes",
         "outcomes",
-        "sends",
+        "recipients",
         "welcomes",
         "writables",
     )
 
     def __init__(self) -> None:
-        self.sends: list[tuple[Link, bytes]] = []
+        self.recipients: list[Peer] = []
+        """Peers whose `sends` have frames for them, each once."""
         self.welcomes: list[Link] = []
         """These finished the handshake: their frames may be as large as the limit allows."""
         self.writables: list[Link] = []
@@ -69,6 +74,25 @@ class Effects:
         self.log_routes = False
         self.observe_outcomes = False
         self.observe_capacity = False
+        self.draining = False
+
+    @property
+    def nothing_is_plain(self) -> bool:
+        """Whether every job needs more than a plain one: somebody watches, or no more are taken."""
+        return self.log_routes or self.observe_outcomes or self.observe_capacity or self.draining
+
+    def send(self, peer: "Peer", frame: bytes) -> None:
+        """Send a frame to a peer. (The hot path does this in line.)"""
+        sends = peer.sends
+        if not sends:
+            self.recipients.append(peer)
+        sends.append(frame)
+
+    def take_sends(self) -> list[tuple[Link, bytes]]:
+        """Every send, as pairs of a link and a frame, and forget them: for whoever has no use for many frames at a time."""
+        pairs = [(peer.link, frame) for peer in self.recipients for frame in peer.sends]
+        self.clear_sends()
+        return pairs
 
     @property
     def rare(self) -> bool:
@@ -79,8 +103,14 @@ class Effects:
 
     def clear(self) -> None:
         """Forget all effects, once they are carried out."""
-        self.sends.clear()
+        self.clear_sends()
         self.clear_rare()
+
+    def clear_sends(self) -> None:
+        """Forget the sends."""
+        for peer in self.recipients:
+            peer.sends.clear()
+        self.recipients.clear()
 
     def clear_rare(self) -> None:
         """Forget all but the sends."""

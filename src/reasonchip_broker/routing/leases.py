@@ -45,7 +45,7 @@ class Leases:
         if silent_s >= limits.lease_s:
             return silent_s
         if silent_s >= limits.heartbeat_s:
-            self._effects.sends.append((peer.link, packets.ping()))
+            self._effects.send(peer, packets.ping())
             next_s = min(limits.heartbeat_s, limits.lease_s - silent_s)
         else:
             next_s = limits.heartbeat_s - silent_s

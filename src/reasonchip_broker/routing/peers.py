@@ -11,10 +11,13 @@ from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
     from reasonchip_broker.routing.roster import Worker
-    from reasonchip_broker.routing.route import Route
 
 Handler: TypeAlias = "Callable[[Peer, Frame], None]"
 Handlers: TypeAlias = dict[int, Handler]
+Reader: TypeAlias = "Callable[[Peer, list[Frame]], None]"
+
+ELSE = -1
+"""The handler of a table for what is not in it."""
 
 ANONYMOUS = "anonymous"
 """The one principal of all connections, as long as there is no authentication."""
@@ -42,10 +45,12 @@ class Peer:
         "name",
         "principal",
         "queues",
+        "reader",
         "role",
-        "routes",
+        "sends",
         "state",
         "timer",
+        "unfinished",
         "worker",
     )
 
@@ -59,13 +64,17 @@ class Peer:
         """Whether a RUN of this peer may wait in the backlog without saying so."""
         self.state = PeerState.GREETING
         self.handlers: Handlers = {}
+        self.reader: Reader | None = None
+        """What takes its frames while most of them are of plain jobs; None: `handlers`, one by one."""
         self.heard_at = 0.0
         self.timer: Timer | None = None
         self.name = ""
         self.congested = False
         self.leaving = False
         """A worker that said DRAIN, perhaps before it registered."""
-        self.routes: dict[bytes, Route] = {}
-        """A client's unfinished jobs, by cookie."""
+        self.unfinished = 0
+        """A client's jobs that are not over."""
+        self.sends: list[bytes] = []
+        """Frames for it, of the present step."""
         self.worker: Worker | None = None
         """A registered worker's slots."""

@@ -62,8 +62,8 @@ class Route(msgspec.Struct, eq=False):
 
     cookie: bytes
     """The job's id, on the wire and here."""
-    owner: Peer | None
-    """The connection that gets the outcome; None for a detached job, or when it has gone."""
+    owner: Peer
+    """The connection that sent it, and gets the outcome unless it has gone or the job is detached."""
     principal: str
     options: RunOptions
     kind: "EligibilityClass"

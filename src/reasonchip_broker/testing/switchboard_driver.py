@@ -327,7 +327,7 @@ class SwitchboardDriver:
 
     def _carry_out(self) -> None:
         effects = self.switchboard.effects
-        sends, closes = effects.sends[:], effects.closes[:]
+        sends, closes = effects.take_sends(), effects.closes[:]
         for link, frame in sends:
             self._send(link, frame)
         for link in effects.welcomes:
@@ -348,8 +348,10 @@ class SwitchboardDriver:
         if self.on_step is not None:
             self.on_step(sends, closes)
 
-    def _send(self, link: FakeLink, frame: bytes) -> None:
+    def _send(self, link: FakeLink | None, frame: bytes) -> None:
         kind = to_binary(frame, 1)[4]
+        if link is None:
+            raise InternalError(f"packet {kind} was sent to a connection that has ended")
         if link.closed:
             raise InternalError(f"packet {kind} was sent to link {link.number}, which is closed")
         if not link.welcomed and (kind != PacketType.WELCOME or link not in self.switchboard.effects.welcomes):
@@ -367,7 +369,7 @@ class SwitchboardDriver:
         close.link.close = close
         # The connection's end is reported later, when there is nothing left to do about it.
         self.switchboard.disconnected(close.link.peer, close.reason, self.clock.now)
-        if self.switchboard.effects.sends or self.switchboard.effects.rare:
+        if self.switchboard.effects.recipients or self.switchboard.effects.rare:
             raise InternalError(f"the end of link {close.link.number}, which the switchboard had closed, had effects")
 
     # Replay
@@ -382,9 +384,13 @@ class SwitchboardDriver:
         closed = [(close.link.number, close.reason, close.sentence) for close in closes]
         self._trace.update(repr((sent, closed, self.switchboard.timers.wake_at)).encode())
 
-    def replay(self) -> str:
-        """Take the recorded steps again with a new switchboard; return its trace, which must be the same. Needs `records`."""
+    def replay(self, *, log_routes: bool = False) -> str:
+        """Take the recorded steps again with a new switchboard; return its trace, which must be the same. Needs `records`.
+
+        With `log_routes` each frame goes to its handler, as it does when routes are logged: no job is plain (`routing/plain.py`).
+        """
         again = SwitchboardDriver(self.limits, checks=False, records=True, **self._settings)
+        again.switchboard.effects.log_routes = log_routes
         for step in self.steps or ():
             method, number, arguments, _ = step
             if method == "connected":

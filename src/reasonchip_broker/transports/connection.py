@@ -177,6 +177,20 @@ class Connection(asyncio.Protocol):
         elif self.reason is None:
             self._send_otherwise(frame)
 
+    def send_all(self, frames: list[bytes]) -> None:
+        """Send frames of the binary protocol, in order. The list is this connection's from now on."""
+        if self._plain:
+            if self._outbox:
+                self._outbox += frames
+            else:
+                self._outbox = frames
+            if not self._dirty:
+                self._dirty = True
+                self._flusher.add(self)
+        else:
+            for frame in frames:
+                self.send(frame)
+
     def _send_otherwise(self, frame: bytes) -> None:
         """Send to a JSON peer, or to one that has more than the mark to take already."""
         if self._encodes and not is_json(frame):

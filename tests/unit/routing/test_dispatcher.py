@@ -83,7 +83,7 @@ def _withhold_unseen(tables: Tables) -> None:
 
 
 def _lose_an_owner(tables: Tables) -> None:
-    tables.client.peer.routes.clear()
+    tables.client.peer.unfinished -= 1
 
 
 def _miscount_the_slots(tables: Tables) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from reasonchip_broker.protocol.codes import CloseReason
+from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.routing.effects import Close, Effects, Outcome
+from reasonchip_broker.routing.peers import Peer
 
 RARE = {
     "welcomes": "link",
@@ -16,40 +17,63 @@ RARE = {
 }
 
 
+def peer(link: object) -> Peer:
+    return Peer(link, b"i" * 16, Role.CLIENT, Dialect.BINARY, "", True)
+
+
 def test_new_effects_are_none_and_observe_nothing() -> None:
     effects = Effects()
-    assert (effects.sends, effects.rare) == ([], False)
+    assert (effects.recipients, effects.rare) == ([], False)
     assert (effects.log_routes, effects.observe_outcomes, effects.observe_capacity) == (False, False, False)
 
 
 def test_sends_are_not_rare() -> None:
     effects = Effects()
-    effects.sends.append(("link", b"frame"))
+    effects.send(peer("link"), b"frame")
     assert not effects.rare
 
 
-def test_every_list_but_the_sends_is_rare() -> None:
+def test_every_list_but_the_recipients_is_rare() -> None:
     effects = Effects()
     lists = {name for name in dir(effects) if isinstance(getattr(effects, name), list)}
-    assert lists == {*RARE, "sends"}
+    assert lists == {*RARE, "recipients"}
+
+
+def test_a_recipient_is_listed_once_and_its_frames_stay_in_order() -> None:
+    effects = Effects()
+    first, second = peer("first"), peer("second")
+    for to, frame in ((first, b"1"), (second, b"2"), (first, b"3")):
+        effects.send(to, frame)
+    assert effects.recipients == [first, second]
+    assert effects.take_sends() == [("first", b"1"), ("first", b"3"), ("second", b"2")]
+    assert (effects.recipients, first.sends, second.sends) == ([], [], [])
 
 
 @pytest.mark.parametrize("name", RARE)
 def test_anything_else_is_rare_until_it_is_forgotten(name: str) -> None:
     effects = Effects()
-    effects.sends.append(("link", b"frame"))
+    effects.send(peer("link"), b"frame")
     getattr(effects, name).append(RARE[name])
     assert effects.rare
     effects.clear_rare()
-    assert (effects.rare, effects.sends) == (False, [("link", b"frame")])
+    assert (effects.rare, effects.take_sends()) == (False, [("link", b"frame")])
 
 
 def test_clear_forgets_everything_but_keeps_the_lists_and_the_settings() -> None:
     effects = Effects()
     effects.observe_outcomes = True
-    sends = effects.sends
-    sends.append(("link", b"frame"))
+    recipients, to = effects.recipients, peer("link")
+    effects.send(to, b"frame")
     for name, value in RARE.items():
         getattr(effects, name).append(value)
     effects.clear()
-    assert (effects.sends is sends, sends, effects.rare, effects.observe_outcomes) == (True, [], False, True)
+    assert (effects.recipients is recipients, recipients, to.sends) == (True, [], [])
+    assert (effects.rare, effects.observe_outcomes) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["log_routes", "observe_outcomes", "observe_capacity", "draining"])
+def test_no_job_is_plain_while_somebody_watches_or_the_broker_drains(name: str) -> None:
+    effects = Effects()
+    assert not effects.nothing_is_plain
+    setattr(effects, name, True)
+    assert effects.nothing_is_plain

@@ -33,8 +33,9 @@ class Watch:
         self.timers.due(1e12)
         self.effects.clear()
         expired_s = self.leases.expired_s(peer, now)
-        assert all((link, frame[4]) == (peer.link, PacketType.PING) for link, frame in self.effects.sends)
-        return expired_s, len(self.effects.sends), self.timers.wake_at
+        sends = self.effects.take_sends()
+        assert all((link, frame[4]) == (peer.link, PacketType.PING) for link, frame in sends)
+        return expired_s, len(sends), self.timers.wake_at
 
 
 def close_to(when: float) -> object:

@@ -9,12 +9,12 @@ def test_a_new_peer_has_said_nothing_and_has_nothing() -> None:
     peer = Peer(link, b"i" * 16, Role.WORKER, Dialect.JSON, ANONYMOUS, False)
     assert (peer.link, peer.id, peer.role, peer.dialect) == (link, b"i" * 16, Role.WORKER, Dialect.JSON)
     assert (peer.principal, peer.queues, peer.state) == (ANONYMOUS, False, PeerState.GREETING)
-    assert (peer.routes, peer.worker, peer.timer, peer.congested, peer.name) == ({}, None, None, False, "")
+    assert (peer.unfinished, peer.worker, peer.timer, peer.congested, peer.name) == (0, None, None, False, "")
 
 
 def test_peers_share_no_table() -> None:
     first, second = (Peer(None, bytes(16), Role.CLIENT, Dialect.BINARY, "", True) for _ in range(2))
-    assert first.routes is not second.routes
+    assert first.sends is not second.sends
 
 
 def test_a_peer_takes_no_attributes_that_it_does_not_have() -> None:

@@ -158,13 +158,13 @@ def test_checks_come_in_order_parse_cookie_draining_limits() -> None:
     driver = SwitchboardDriver(Limits(client_jobs_max=1))
     client = driver.client()
     driver.run(client, cookie=COOKIE)
-    driver.switchboard.draining = True
+    driver.switchboard.effects.draining = True
     client.take()
     # Everything is wrong with the first, and one thing less with each that follows.
     driver.send(client, packets.run(COOKIE, b"\x80", b""))
     driver.run(client, cookie=COOKIE)
     driver.run(client)
-    driver.switchboard.draining = False
+    driver.switchboard.effects.draining = False
     driver.run(client)
     assert [code for _, code in client.take_codes()] == [
         Code.BAD_PACKET,

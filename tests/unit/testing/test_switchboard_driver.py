@@ -17,7 +17,8 @@ from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDr
 
 def sneak(driver: SwitchboardDriver, link: FakeLink, frame: bytes) -> None:
     """Let the switchboard send a packet of its own accord, in the next step."""
-    driver.switchboard.effects.sends.append((link, frame))
+    link.peer.link = link
+    driver.switchboard.effects.send(link.peer, frame)
     driver.advance(0)
     driver.send(driver.client(), packets.ping())
 

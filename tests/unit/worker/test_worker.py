@@ -233,7 +233,7 @@ async def test_a_registration_that_the_broker_refuses_comes_out_of_serve(stage, 
 
     def register_twice(peer, cookie, *frame):
         original(peer, cookie, *frame)
-        stage.broker._sends.clear()
+        stage.broker.switchboard.effects.clear_sends()
         original(peer, cookie, *frame)
 
     for handlers in stage.broker.switchboard._tables.values():

@@ -156,8 +156,8 @@ class _Room:
         elif what == 2:
             driver.jump(choices.of(TIMES_S))
         elif what == 3 and driver.admissions:
-            cookie = driver.admissions.pop()
-            driver.admit(cookie) if choices.one_in(2) else driver.reject(cookie, Code.NOT_ALLOWED)
+            cookie, number = driver.admissions.pop()
+            driver.admit(cookie, number) if choices.one_in(2) else driver.reject(cookie, Code.NOT_ALLOWED, number=number)
         elif what == 4 and choices.one_in(20):
             driver.drain()
         elif link.closed:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,7 +19,7 @@ import structlog
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import Limits
-from reasonchip_broker.ports import Admission, CapacityObserver, OutcomeObserver, Principals
+from reasonchip_broker.ports import Admission, CapacityObserver, OutcomeObserver, Principals, Verdict
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, Role
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.switchboard import Switchboard
@@ -329,8 +330,8 @@ class Broker:
             getattr(self._log, level)(event, **fields)
         for close in closes:
             close.link.close(close.reason, close.sentence)
-        for cookie in admissions:
-            self._admit(cookie)
+        for cookie, number in admissions:
+            self._admit(cookie, partial(self._verdict, cookie, number))
         if self._outcomes is not None:
             for outcome in outcomes:
                 self._tell(self._outcomes.outcome, outcome.cookie, outcome.frame)
@@ -338,13 +339,13 @@ class Broker:
             for offer in offers:
                 self._tell(self._capacity.capacity, offer)
 
-    def _admit(self, cookie: bytes) -> None:
+    def _admit(self, cookie: bytes, verdict: Verdict) -> None:
         try:
             if self._admission is not None:
-                self._admission.admit(cookie, self._verdict)
+                self._admission.admit(cookie, verdict)
         except Exception as error:
             self._log.error("a job can't be admitted", cookie=cookie.hex(), error=repr(error), exc_info=error)
-            self._verdict(cookie, Code.OVERLOADED, "the broker could not admit the job")
+            verdict(Code.OVERLOADED, "the broker could not admit the job")
 
     def _tell(self, observer: Callable[..., None], *news: object) -> None:
         """Tell an observer. Its bugs are its own."""
@@ -365,11 +366,11 @@ class Broker:
             self._effects.clear_sends()
         self._recipients.clear()
 
-    def _verdict(self, cookie: bytes, code: Code | None, sentence: str) -> None:
+    def _verdict(self, cookie: bytes, number: int, code: Code | None, sentence: str) -> None:
         if code is None:
-            self.switchboard.admitted(cookie, self._time())
+            self.switchboard.admitted(cookie, number, self._time())
         else:
-            self.switchboard.rejected(cookie, code, sentence, self._time())
+            self.switchboard.rejected(cookie, number, code, sentence, self._time())
         self._after_step()
 
     def _arm(self) -> None:

@@ -9,15 +9,19 @@ from typing import Protocol
 
 from reasonchip_broker.protocol.codes import Code, Role
 
-Verdict = Callable[[bytes, Code | None, str], None]
-"""Called with a job's cookie, and None if it is admitted, or the refusal's code and sentence."""
+Verdict = Callable[[Code | None, str], None]
+"""Called with None if a job is admitted, or with the refusal's code and sentence. It belongs to the one job that it came with."""
 
 
 class Admission(Protocol):
     """Decides when a job becomes the broker's own: a journal says so once the job is on disk."""
 
     def admit(self, cookie: bytes, verdict: Verdict) -> None:
-        """Look at a job, and call `verdict` in the broker's event loop, now or later, exactly once."""
+        """Look at a job, and call `verdict` in the broker's event loop, now or later, exactly once.
+
+        The job may be over before its verdict comes (cancelled, past its deadline), and its cookie be used again: then `admit` is
+        called with that cookie a second time, with a verdict of its own, and the first one changes nothing any more.
+        """
 
 
 class OutcomeObserver(Protocol):

@@ -178,11 +178,11 @@ class Switchboard:
             if peer.worker is not None:
                 self._dispatcher.availability_changed(peer.worker)
 
-    def admitted(self, cookie: bytes, now: float) -> None:
+    def admitted(self, cookie: bytes, number: int, now: float) -> None:
         """Whoever admits jobs has taken this one; it may have been cancelled meanwhile."""
         self._dispatcher.now = now
-        route = self._dispatcher.routes.get(cookie)
-        if route is None or route.state != RouteState.ADMITTING:
+        route = self._dispatcher.admitting(cookie, number)
+        if route is None:
             return
         kind = route.kind = self._intake.class_of(route.kind.pipeline, route.kind.as_json)
         worker = choose(kind.pools)
@@ -196,11 +196,11 @@ class Switchboard:
         else:
             self._dispatcher.withdraw(route)
 
-    def rejected(self, cookie: bytes, code: Code, sentence: str, now: float) -> None:
+    def rejected(self, cookie: bytes, number: int, code: Code, sentence: str, now: float) -> None:
         """Whoever admits jobs has refused this one; `code` is a refusal."""
         self._dispatcher.now = now
-        route = self._dispatcher.routes.get(cookie)
-        if route is not None and route.state == RouteState.ADMITTING:
+        route = self._dispatcher.admitting(cookie, number)
+        if route is not None:
             owner = route.owner
             self._dispatcher.withdraw(route)
             self._intake.refuse(owner, cookie, code, sentence)

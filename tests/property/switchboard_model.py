@@ -97,6 +97,7 @@ class Job:
     body: bytes = b""
     hold: "Hold | None" = None
     admitting: bool = False
+    admission: int = 0
     cancelling: bool = False
     runs: int = 0
     wants_reply: bool = False

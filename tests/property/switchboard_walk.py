@@ -201,6 +201,6 @@ class Walk:
             self.world.drain_worker(worker)
 
     def _admission(self) -> None:
-        cookie = self._one_of(self.world.driver.admissions)
-        if cookie is not None:
-            (self.world.admit if self._random.random() < 0.8 else self.world.reject)(cookie)
+        admission = self._one_of(self.world.driver.admissions)
+        if admission is not None:
+            (self.world.admit if self._random.random() < 0.8 else self.world.reject)(*admission)

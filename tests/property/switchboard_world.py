@@ -175,6 +175,9 @@ class World:
             self.driver.send(client.link, job.frame)
         else:
             self.driver.send_json(client.link, job.body)
+        if job.admitting and self.driver.admissions:
+            asked, number = self.driver.admissions[-1]
+            job.admission = number if asked == cookie else 0
 
     def _verdict(self, job: Job, client: Client, queue: bool) -> set[Code]:
         """What a RUN is to be answered, in the order in which a RUN is checked; a job that is taken enters the model."""
@@ -227,11 +230,10 @@ class World:
             return {Code.NO_CAPACITY}
         return {Code.QUEUED, Code.NO_CAPACITY, Code.NOT_SERVED}
 
-    def admit(self, cookie: bytes) -> None:
+    def admit(self, cookie: bytes, number: int) -> None:
         """A job that waits for admission gets it."""
-        self.driver.admissions.remove(cookie)
-        job = self.model.jobs.get(cookie)
-        if job is not None and job.admitting:
+        job = self._decide(cookie, number)
+        if job is not None:
             self._orders += 1
             job.admitting, job.order = False, self._orders
             self.model.step.arrived = job
@@ -240,7 +242,7 @@ class World:
                 self._admit_to_wait(job, candidates)
             elif job.wants_reply:
                 self._answer_later(job, {Code.DISPATCHED})
-        self.driver.admit(cookie)
+        self.driver.admit(cookie, number)
 
     def _admit_to_wait(self, job: Job, candidates: list[Worker]) -> None:
         """No slot is free when a job is admitted: it waits, or is refused if it is not to."""
@@ -252,14 +254,19 @@ class World:
                 self.model.step.doubtful = job
             self._answer_later(job, codes)
 
-    def reject(self, cookie: bytes) -> None:
+    def reject(self, cookie: bytes, number: int) -> None:
         """A job that waits for admission is refused."""
-        self.driver.admissions.remove(cookie)
-        job = self.model.jobs.get(cookie)
-        if job is not None and job.admitting:
+        job = self._decide(cookie, number)
+        if job is not None:
             self.model.forget(job)
             self._answer_later(job, {Code.NOT_ALLOWED})
-        self.driver.reject(cookie)
+        self.driver.reject(cookie, number=number)
+
+    def _decide(self, cookie: bytes, number: int) -> Job | None:
+        """The job that a verdict is about, unless it is over: then its cookie may be another job's by now."""
+        self.driver.admissions.remove((cookie, number))
+        job = self.model.jobs.get(cookie)
+        return job if job is not None and job.admitting and job.admission == number else None
 
     def _answer_later(self, job: Job, codes: set[Code]) -> None:
         """The answer to a RUN, after its admission, to whoever sent it and is still there."""
@@ -435,7 +442,7 @@ class World:
             end.silent = False
             if end.congested:
                 self.unblock(end)
-        self._while(lambda: self.driver.admissions[:1], lambda cookie: self.admit(cookie))
+        self._while(lambda: self.driver.admissions[:1], lambda admission: self.admit(*admission))
         for _ in range(LIMITS.backlog_jobs_max + 2 * LIMITS.client_jobs_max):
             if any(all(worker.draining for worker in model.candidates(job)) for job in model.waiting()):
                 self.connect_worker(Dialect.BINARY, 4, ("*",))

@@ -136,10 +136,10 @@ class SwitchboardMachine(RuleBasedStateMachine):
         self.world.cancel(self.clients()[client % len(self.clients())], cookies[cookie % len(cookies)], at_once=at_once)
 
     @precondition(lambda self: self.world.driver.admissions)
-    @rule(cookie=which, taken=st.booleans())
-    def decide(self, cookie: int, taken: bool) -> None:
+    @rule(admission=which, taken=st.booleans())
+    def decide(self, admission: int, taken: bool) -> None:
         waiting = self.world.driver.admissions
-        (self.world.admit if taken else self.world.reject)(waiting[cookie % len(waiting)])
+        (self.world.admit if taken else self.world.reject)(*waiting[admission % len(waiting)])
 
     @precondition(lambda self: any(worker.capacity for worker in self.workers()))
     @rule(worker=which)

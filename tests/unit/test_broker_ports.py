@@ -59,7 +59,7 @@ async def test_a_job_waits_for_its_verdict_and_then_runs() -> None:
         await until(lambda: cookie in gate.asked, "nobody was asked")
         await client.ping()
         assert not worker.frames[2:]
-        gate.asked[cookie](cookie, None, "")
+        gate.asked[cookie](None, "")
         assert (await client.outcome(cookie)).payload == b"x"
 
 
@@ -70,19 +70,19 @@ async def test_a_job_that_is_refused_never_was() -> None:
         client = await client_of(broker)
         cookie = client.run()
         await until(lambda: cookie in gate.asked, "nobody was asked")
-        gate.asked.pop(cookie)(cookie, Code.NOT_ALLOWED, "not today")
+        gate.asked.pop(cookie)(Code.NOT_ALLOWED, "not today")
         assert await client.reply(cookie) == (Code.NOT_ALLOWED, "not today")
         assert broker.switchboard.jobs == 0
         client.send(packets.run(cookie, b"\x82\xa1p\xa4echo\xa3enc\xa5bytes", b"again"))
         await until(lambda: cookie in gate.asked, "the cookie was not free")
-        gate.asked[cookie](cookie, None, "")
+        gate.asked[cookie](None, "")
         assert (await client.outcome(cookie)).payload == b"again"
 
 
 async def test_a_verdict_may_come_at_once() -> None:
     class Yes:
         def admit(self, cookie: bytes, verdict: Verdict) -> None:
-            verdict(cookie, None, "")
+            verdict(None, "")
 
     async with serving(admission=Yes()) as broker:
         await worker_of(broker, 100)
@@ -101,10 +101,31 @@ async def test_a_verdict_on_a_job_that_was_cancelled_meanwhile_changes_nothing(v
         await until(lambda: cookie in gate.asked, "nobody was asked")
         client.send(packets.cancel(cookie, number=1))
         assert (await client.outcome(cookie)).code == Code.CANCELLED
-        gate.asked[cookie](cookie, verdict, "late")
+        gate.asked[cookie](verdict, "late")
         await client.ping()
         assert not worker.held
         assert sum(frame[1] == cookie and frame[0] == PacketType.RESULT for frame in client.frames) == 1
+
+
+@pytest.mark.parametrize("verdict", [None, Code.OVERLOADED])
+async def test_a_verdict_on_a_job_that_is_over_is_none_on_the_next_with_its_cookie(verdict: Code | None) -> None:
+    gate = Gatekeeper()
+    async with serving(admission=gate) as broker:
+        worker = await worker_of(broker, works=kept)
+        client = await client_of(broker)
+        cookie = client.run()
+        await until(lambda: cookie in gate.asked, "nobody was asked")
+        client.send(packets.cancel(cookie, number=1))
+        assert (await client.outcome(cookie)).code == Code.CANCELLED
+        first = gate.asked.pop(cookie)
+        client.send(packets.run(cookie, b"\x82\xa1p\xa4echo\xa3enc\xa5bytes", b"again"))
+        await until(lambda: cookie in gate.asked, "the cookie was not free")
+        first(verdict, "late")
+        await client.ping()
+        assert (worker.held, broker.switchboard.jobs) == ([], 1)
+        gate.asked[cookie](None, "")
+        await worker.holds(1)
+        worker.finish(worker.held[0])
 
 
 async def test_a_verdict_for_a_client_that_has_gone_still_lets_its_job_run() -> None:
@@ -116,7 +137,7 @@ async def test_a_verdict_for_a_client_that_has_gone_still_lets_its_job_run() -> 
         await until(lambda: cookie in gate.asked, "nobody was asked")
         client.live.abort()
         await until(lambda: broker.connections == 1, "the client did not go")
-        gate.asked[cookie](cookie, None, "")
+        gate.asked[cookie](None, "")
         await worker.holds(1)
         worker.finish(worker.held[0])
 
@@ -129,7 +150,7 @@ async def test_jobs_whose_verdict_is_due_are_given_back_when_the_broker_drains()
         await until(lambda: cookie in gate.asked, "nobody was asked")
         assert await asyncio.wait_for(broker.drain(), 5) == 0
         assert (await client.outcome(cookie)).code == Code.BROKER_WENT_AWAY
-        gate.asked[cookie](cookie, None, "late")
+        gate.asked[cookie](None, "late")
 
 
 # Outcomes

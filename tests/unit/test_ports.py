@@ -1,6 +1,7 @@
 """The seams: anything of the right shape fits, and what the switchboard offers is what they need."""
 
 from collections.abc import Callable
+from functools import partial
 
 from reasonchip_broker.ports import Admission, CapacityObserver, OutcomeObserver, Principals, Verdict
 from reasonchip_broker.protocol.binary import decode
@@ -17,9 +18,9 @@ class Journal:
 
     def admit(self, cookie: bytes, verdict: Verdict) -> None:
         if cookie[0] % 2:
-            verdict(cookie, Code.NOT_ALLOWED, "odd")
+            verdict(Code.NOT_ALLOWED, "odd")
         else:
-            verdict(cookie, None, "")
+            verdict(None, "")
 
     def outcome(self, cookie: bytes, frame: bytes) -> None:
         self.outcomes.append((cookie, frame))
@@ -44,17 +45,17 @@ def test_what_the_switchboard_offers_is_what_the_seams_take() -> None:
     client = driver.client(principal=principals.principal(Role.CLIENT, "here"))
     worker = driver.worker(2, ["a"])
 
-    def verdict(cookie: bytes, code: Code | None, sentence: str) -> None:
+    def verdict(cookie: bytes, number: int, code: Code | None, sentence: str) -> None:
         if code is None:
-            driver.admit(cookie)
+            driver.admit(cookie, number)
         else:
-            driver.reject(cookie, code, sentence)
+            driver.reject(cookie, code, sentence, number)
 
     even, odd = bytes([2] * 16), bytes([3] * 16)
     for cookie in (even, odd):
         driver.run(client, "a", cookie=cookie)
         decide: Callable[[bytes, Verdict], None] = admission.admit
-        decide(cookie, verdict)
+        decide(cookie, partial(verdict, *driver.admissions.pop()))
     assert client.take_reply() == (Code.NOT_ALLOWED, "odd")
     assert worker.take_one(PacketType.RUN).cookie == even
     driver.result(worker, even)

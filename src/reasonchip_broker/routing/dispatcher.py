@@ -84,7 +84,8 @@ class Dispatcher:
 
     def open(self, cookie: bytes, owner: Peer, options: RunOptions, kind: EligibilityClass, left_ms: int) -> Route:
         """Take a new job that is not dispatched yet; `left_ms` is the time until its deadline, 0 for none."""
-        route = Route(cookie, owner, owner.principal, options, kind, _ADMITTING)
+        self._sequence += 1
+        route = Route(cookie, owner, owner.principal, options, kind, _ADMITTING, sequence=self._sequence)
         self._enter(route, left_ms)
         return route
 
@@ -95,6 +96,11 @@ class Dispatcher:
         if left_ms:
             route.deadline = self.now + left_ms / 1000
             route.timer = self.timers.arm(TimerKind.DEADLINE, route, route.deadline)
+
+    def admitting(self, cookie: bytes, number: int) -> Route | None:
+        """The job that waits for this verdict. One that is over meanwhile may have left its cookie, but not its number, to another."""
+        route = self.routes.get(cookie)
+        return route if route is not None and route.state is _ADMITTING and route.sequence == number else None
 
     def enqueue(self, route: Route) -> None:
         """Let a job wait; only when no slot is free for it."""

@@ -65,8 +65,8 @@ class Effects:
         """Tell the switchboard (`writable`) when these have room for more."""
         self.closes: list[Close] = []
         self.logs: list[LogLine] = []
-        self.admissions: list[bytes] = []
-        """Cookies of jobs that wait to be admitted (only where the switchboard was told to ask)."""
+        self.admissions: list[tuple[bytes, int]] = []
+        """Cookies of jobs that wait to be admitted, and the number of each admission (only where the switchboard was told to ask)."""
         self.outcomes: list[Outcome] = []
         """Only where `observe_outcomes` is set."""
         self.capacity: list[tuple[str, ...]] = []

@@ -69,7 +69,7 @@ class Intake:
             route = dispatcher.open(cookie, peer, options, kind, left_ms)
             route.frame = raw
             if self._admits:
-                dispatcher.effects.admissions.append(cookie)
+                dispatcher.effects.admissions.append((cookie, route.sequence))
             else:
                 self.wait(route)
 

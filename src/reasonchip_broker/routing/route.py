@@ -73,7 +73,7 @@ class Route(msgspec.Struct, eq=False):
     assignment: "Assignment | None" = None
     """The slot that it is running on."""
     sequence: int = 0
-    """Its place in the order of arrival."""
+    """Its place in the order of arrival; before that, the number of its admission."""
     frame: bytes = b""
     """Its RUN, as received, while it waits."""
     deadline: float = 0.0

@@ -128,8 +128,8 @@ class SwitchboardDriver:
         self.clock = VirtualClock()
         self.checks = checks
         self.links: list[FakeLink] = []
-        self.admissions: list[bytes] = []
-        """Cookies that wait for `admit` or `reject`, in order."""
+        self.admissions: list[tuple[bytes, int]] = []
+        """Cookies that wait for `admit` or `reject`, in order, and the number of each one's admission."""
         self.outcomes: list[Outcome] = []
         self.capacity: list[tuple[str, ...]] = []
         self.logs: list[LogLine] = []
@@ -272,13 +272,16 @@ class SwitchboardDriver:
 
     # What the broker says
 
-    def admit(self, cookie: bytes) -> None:
-        """The job with this cookie is admitted."""
-        self._step("admitted", None, cookie)
+    def admit(self, cookie: bytes, number: int = 0) -> None:
+        """The job with this cookie is admitted; `number` is that of its admission, by default of the cookie's last."""
+        self._step("admitted", None, cookie, number or self._last_admission(cookie))
 
-    def reject(self, cookie: bytes, code: Code = Code.NOT_ALLOWED, sentence: str = "no") -> None:
-        """The job with this cookie is refused."""
-        self._step("rejected", None, cookie, code, sentence)
+    def reject(self, cookie: bytes, code: Code = Code.NOT_ALLOWED, sentence: str = "no", number: int = 0) -> None:
+        """The job with this cookie is refused; `number` as for `admit`."""
+        self._step("rejected", None, cookie, number or self._last_admission(cookie), code, sentence)
+
+    def _last_admission(self, cookie: bytes) -> int:
+        return max((number for asked, number in self.admissions if asked == cookie), default=0)
 
     def drain(self) -> None:
         """The broker drains."""

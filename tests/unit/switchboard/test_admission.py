@@ -18,7 +18,7 @@ def test_a_job_runs_only_when_it_is_admitted() -> None:
     driver, client, worker = make(1)
     assert worker is not None
     cookie = driver.run(client)
-    assert (driver.admissions, client.take(), worker.take()) == ([cookie], [], [])
+    assert ([asked for asked, _ in driver.admissions], client.take(), worker.take()) == ([cookie], [], [])
     assert (driver.switchboard.jobs, driver.switchboard.waiting) == (1, 0)
     driver.admit(cookie)
     run = worker.take_one(PacketType.RUN)
@@ -63,7 +63,7 @@ def test_a_cookie_is_taken_while_its_job_is_being_admitted() -> None:
     cookie = driver.run(client)
     driver.run(client, cookie=cookie)
     assert client.take_reply()[0] == Code.COOKIE_COLLISION
-    assert driver.admissions == [cookie]
+    assert [asked for asked, _ in driver.admissions] == [cookie]
 
 
 @pytest.mark.parametrize("verdict", ["admitted", "rejected"])
@@ -90,6 +90,28 @@ def test_a_deadline_that_passes_while_a_job_is_being_admitted_ends_it() -> None:
     assert (outcome.code, schemas.result_meta(outcome.meta).ran) == (Code.DEADLINE_EXCEEDED, False)
     driver.admit(cookie)
     assert worker.take() == []
+
+
+@pytest.mark.parametrize("ended_by", ["a cancel", "its deadline"])
+@pytest.mark.parametrize("verdict", ["admitted", "rejected"])
+def test_a_verdict_is_of_the_job_that_it_was_asked_for_and_not_of_the_next_with_its_cookie(ended_by: str, verdict: str) -> None:
+    driver, client, worker = make(1)
+    assert worker is not None
+    cookie = driver.run(client, left_ms=100, variables=b"first")
+    if ended_by == "a cancel":
+        driver.cancel(client, cookie)
+    else:
+        driver.advance(1)
+    driver.run(client, cookie=cookie, variables=b"second")
+    client.take()
+    (_, first), (_, second) = driver.admissions
+    if verdict == "admitted":
+        driver.admit(cookie, first)
+    else:
+        driver.reject(cookie, number=first)
+    assert (client.take(), worker.take(), driver.switchboard.jobs) == ([], [], 1)
+    driver.admit(cookie, second)
+    assert worker.take_one(PacketType.RUN).payload == b"second"
 
 
 @pytest.mark.parametrize("capacity", [0, 1])

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from reasonchip_broker.limits import NAME_CHARS_MAX, OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX
-from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol import json_large, packets, schemas
 from reasonchip_broker.protocol.binary import code_of, encode, meta_of, payload_of
 from reasonchip_broker.protocol.codes import (
     ENCODING_JSON,
@@ -69,7 +69,6 @@ _HEAD_BYTES = max(_RUN_COOKIE.stop, _RESULT_COOKIE.stop)
 
 _RESULT_META = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
 _COOKIE_FORM = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
-_KEYS = ("packet_type", "cookie", "capacity", "pipeline", "variables", "detach", "rc", "error", "stacktrace", "result")
 
 _RC_BY_CODE = {
     Code.CANCELLED: Code.EXCEPTION,
@@ -85,7 +84,7 @@ _RC_BY_CODE = {
 """Our codes that existing peers don't know, and what they are told instead; our name then stands in `error`."""
 
 _EXACT_BYTES_MAX = 64 * 1024
-"""Up to this, every key of every object is looked at; above, only those of a packet."""
+"""Up to this, every key of every object is looked at; above, only a packet's own."""
 
 _OFFENCES = frozenset({CloseReason.PROTOCOL_ERROR, CloseReason.FRAME_TOO_LARGE, CloseReason.HANDSHAKE_TIMEOUT})
 """Reasons for a goodbye that an existing peer is told, as BAD_PACKET: it did something wrong, and should hear what."""
@@ -240,30 +239,11 @@ def _run_meta(pipeline: bytes, detach: bool) -> bytes:
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     if len(body) > _EXACT_BYTES_MAX:
-        return _parse_large(body)
+        return json_large.fields(body)
     value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     if not isinstance(value, dict):
         raise ValueError("a packet is a JSON object")
     return value
-
-
-def _parse_large(body: bytes) -> dict[str, Any]:
-    """A large object, of which only what a packet has is built: a million lists under another key must cost no time and no memory."""
-    body.decode()
-    try:
-        packet = schemas.json_packet(body)
-    except schemas.MetaInvalid as error:
-        kind, cookie = schemas.json_packet_name(body)
-        if kind == "RESULT":
-            return {"packet_type": kind, "cookie": cookie, "rc": f"unknown, since {error}"}
-        if kind == "CANCEL":
-            return {"packet_type": kind, "cookie": cookie}
-        raise _Malformed(str(error), _cookie(cookie)) from error
-    for key in _KEYS:
-        token = b'"%b"' % key.encode()
-        if body.count(token) > 1 and len(re.findall(token + rb"\s*:", body)) > 1:
-            raise ValueError(f"{key} stands twice")
-    return packet
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -346,7 +326,7 @@ def _translate_run(fields: dict[str, Any], cookie: bytes) -> Frame:
 def _translate_register(fields: dict[str, Any], cookie: bytes) -> Frame:
     try:
         meta = msgspec.msgpack.encode({"cap": fields.get("capacity"), "serves": ["*"]})
-    except OverflowError as error:
+    except (OverflowError, UnicodeEncodeError) as error:
         raise _Malformed("capacity is a small whole number", cookie) from error
     return _fields(encode(PacketType.REGISTER, cookie=cookie, meta=meta))
 
@@ -403,7 +383,7 @@ def _cookie_text(cookie: bytes) -> bytes:
 
 
 def _packet(kind: str, cookie: bytes, **fields: Any) -> bytes:
-    packet = dict.fromkeys(_KEYS)
+    packet = dict.fromkeys(schemas.JSON_KEYS)
     packet["packet_type"] = kind
     packet["cookie"] = None if cookie == NO_COOKIE else _cookie_text(cookie).decode()
     packet.update(fields)

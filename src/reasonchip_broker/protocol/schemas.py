@@ -104,29 +104,30 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JsonPacket(msgspec.Struct):
-    """A packet of the JSON protocol. `capacity` is judged later, as that of a binary REGISTER is."""
+    """A packet of the JSON protocol, its values as they are written. `capacity` is judged later, as that of a binary REGISTER is."""
 
-    packet_type: str | None = None
-    cookie: str | None = None
-    capacity: bool | int | float | str | None = None
-    pipeline: str | None = None
-    variables: str | None = None
-    detach: bool | None = None
-    rc: str | None = None
-    error: str | None = None
-    stacktrace: list[str] | None = None
-    result: str | None = None
+    packet_type: msgspec.Raw = msgspec.Raw()
+    cookie: msgspec.Raw = msgspec.Raw()
+    capacity: msgspec.Raw = msgspec.Raw()
+    pipeline: msgspec.Raw = msgspec.Raw()
+    variables: msgspec.Raw = msgspec.Raw()
+    detach: msgspec.Raw = msgspec.Raw()
+    rc: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    stacktrace: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()
 
 
-class JsonPacketName(msgspec.Struct):
-    """What is still to be known of a packet whose other fields make no sense."""
-
-    packet_type: str | None = None
-    cookie: str | None = None
-
+JSON_KEYS = JsonPacket.__struct_fields__
+"""The keys of a JSON packet, in the order in which existing peers write them."""
 
 _json_packet = msgspec.json.Decoder(JsonPacket)
-_json_packet_name = msgspec.json.Decoder(JsonPacketName)
+_json_text = msgspec.json.Decoder(str | None)
+_json_values: "dict[str, msgspec.json.Decoder[Any]]" = {
+    "capacity": msgspec.json.Decoder(bool | int | float | str | None),
+    "detach": msgspec.json.Decoder(bool | None),
+    "stacktrace": msgspec.json.Decoder(list[str] | None),
+}
 _encoder = msgspec.msgpack.Encoder()
 _hello = msgspec.msgpack.Decoder(HelloMeta)
 _welcome = msgspec.msgpack.Decoder(WelcomeMeta)
@@ -227,21 +228,18 @@ def failure(payload: bytes) -> Failure:
     return value
 
 
-def json_packet(body: bytes) -> dict[str, Any]:
-    """The fields of a JSON packet. Raises MetaInvalid for an object that is none, ValueError for what is no JSON object."""
+def json_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields that a JSON packet has, as they are written: slices of it. Raises ValueError for what is no JSON object."""
     try:
         packet = _json_packet.decode(body)
     except msgspec.ValidationError as error:
-        if not body.lstrip().startswith(b"{"):
-            raise ValueError("a packet is a JSON object") from error
-        raise MetaInvalid(str(error)) from error
-    return msgspec.structs.asdict(packet)
+        raise ValueError("a packet is a JSON object") from error
+    return {key: value for key, value in msgspec.structs.asdict(packet).items() if len(value)}
 
 
-def json_packet_name(body: bytes) -> tuple[str | None, str | None]:
-    """The type and the cookie of a JSON packet; None for what makes no sense either. Raises ValueError for what is no JSON."""
+def json_value(key: str, value: msgspec.Raw) -> Any:
+    """The value of a field of a JSON packet; bytes, which no field can be, if it is of a wrong type."""
     try:
-        name = _json_packet_name.decode(body)
+        return _json_values.get(key, _json_text).decode(value)
     except msgspec.ValidationError:
-        return None, None
-    return name.packet_type, name.cookie
+        return bytes(memoryview(value)[:100])

@@ -159,8 +159,9 @@ def test_row_15_a_register_says_what_it_says_for_the_switchboard_to_judge(capaci
     assert msgspec.msgpack.decode(packet.meta) == {"cap": capacity, "serves": ["*"]}
 
 
-def test_row_15_a_capacity_beyond_64_bits_is_refused_where_it_is_read() -> None:
-    assert received(written(packet_type="REGISTER", capacity=2**64), Role.WORKER)[0] == MALFORMED
+@pytest.mark.parametrize("capacity", [2**64, "\ud800"])
+def test_row_15_a_capacity_that_can_t_be_passed_on_is_refused_where_it_is_read(capacity: Any) -> None:
+    assert received(written(packet_type="REGISTER", capacity=capacity), Role.WORKER)[0] == MALFORMED
 
 
 @pytest.mark.parametrize(

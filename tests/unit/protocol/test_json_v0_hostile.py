@@ -15,7 +15,8 @@ from reasonchip_broker.protocol.json_v0 import JsonDecoder, to_binary
 from tests.feeding import every_way, feed_all
 from tests.wire_peers import json_frame
 
-COOKIE = '"cookie":"0f8fad5b-d9cb-469f-a165-70867728950e"'
+TEXT = "0f8fad5b-d9cb-469f-a165-70867728950e"
+COOKIE = f'"cookie":"{TEXT}"'
 RUN = f'{{"packet_type":"RUN",{COOKIE},"pipeline":"p","variables":'.encode()
 CPU_S_MAX = 0.05
 LARGE = 4 * MIB
@@ -45,6 +46,12 @@ NOT_JSON = {
     "a byte order mark": b'\xef\xbb\xbf{"packet_type":"RUN"}',
     "a control character in text": RUN + b'"\x00"}',
     "a bad escape": RUN + b'"\\x41"}',
+    "half a surrogate, far in": RUN + b'"' + b"x" * MIB + b'\\ud8"}',
+    "half a surrogate after many whole ones": RUN + b'"' + rb"\ud800" * 20_000 + b'\\ud8"}',
+    "a key of a packet over and over": RUN + b"[" + b'{"rc":1},' * (MIB // 9) + b'1],"rc":null}',
+    "a duplicate key after a million brackets in strings": RUN + b"[" + b'["["],' * (MIB // 6) + b'1],"cookie":null}',
+    "a duplicate key after a million empty strings": RUN + b"[" + b'"",' * (MIB // 3) + b'1],"cookie":null}',
+    "a large packet whose key is written with escapes": RUN + b'null,"x":"' + b"x" * MIB + b'","r\\u0063":1,"rc":2}',
 }
 
 # What is JSON, and no packet.
@@ -59,6 +66,9 @@ NO_PACKET = {
     "over a million empty lists": b'{"packet_type":"RUN","x":[' + b"[]," * (LARGE // 3) + b"1]}",
     "over 400,000 keys": b'{"packet_type":"RUN",' + b",".join(b'"%d":0' % n for n in range(LARGE // 10)) + b"}",
     "two million numbers for variables": RUN + b"[" + b"7," * (LARGE // 2) + b"1]}",
+    "180,000 lone surrogates": RUN + b'"' + rb"\ud800" * (MIB // 6) + b'"}',
+    "90,000 surrogates in pairs and a lone one": RUN + b'"' + rb"\ud83d\ude00" * (MIB // 12) + rb'\ud800"}',
+    "half a million backslashes before a lone surrogate": RUN + b'"' + rb"\\" * (MIB // 2) + rb'\ud800"}',
 }
 
 
@@ -165,6 +175,53 @@ def test_row_11_a_duplicate_key_of_a_large_packet_ends_the_stream(key: str) -> N
     assert frames == []
     assert decoder.failure is not None
     assert key in str(decoder.failure)
+
+
+LONE = r'"\ud800"'
+
+
+@pytest.mark.parametrize(
+    "lone", [LONE, LONE.upper().replace("U", "u"), r'"\udc00\ud800"', r'"\ud83d\ude00 \ude00"', r'"\\\ud800"']
+)
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("RUN", "pipeline", "pipeline holds a lone surrogate"),
+        ("RUN", "variables", "variables holds a lone surrogate"),
+        ("RUN", "cookie", "cookie is a UUID or null"),
+        ("RESULT", "result", "result holds a lone surrogate"),
+        ("RESULT", "error", "error holds a lone surrogate"),
+        ("RESULT", "stacktrace", "stacktrace holds a lone surrogate"),
+    ],
+)
+def test_row_11_a_lone_surrogate_in_a_large_packet_costs_that_packet_only(kind: str, wrong: str, said: str, lone: str) -> None:
+    fields = {"cookie": f'"{TEXT}"', "pipeline": '"p"', "rc": '"OK"', wrong: f"[{lone}]" if wrong == "stacktrace" else lone}
+    body = ",".join(f'"{key}":{value}' for key, value in fields.items())
+    role = Role.CLIENT if kind == "RUN" else Role.WORKER
+    frames, decoder, _ = timed(json_frame(f'{{"packet_type":"{kind}",{JUNK},{body}}}'.encode()), role)
+    assert decoder.failure is None
+    answer = frames[0][2] if kind == "RUN" else decode(frames[0][2]).payload
+    assert said.encode() in answer
+    assert frames[0][1].hex() == ("0" * 32 if wrong == "cookie" else TEXT.replace("-", ""))
+
+
+@pytest.mark.parametrize("unknown", [f'"x":{LONE}', f'"x":[{{"y":{LONE}}}]', f'"x":{{{LONE}:1}}', f"{LONE}:[]"])
+def test_a_lone_surrogate_in_what_is_not_known_of_a_large_packet_is_nobody_s_concern(unknown: str) -> None:
+    text = r"\\ \"\\ud800\" \ud83d\ude00 \u00fc é"
+    body = f'{{"packet_type":"RUN",{COOKIE},{JUNK},"pipeline":"p",{unknown},"variables":"{text}"}}'
+    frames, decoder, _ = timed(json_frame(body.encode()), Role.CLIENT)
+    assert decoder.failure is None
+    assert decode(to_binary(frames[0][2], 1)).payload.decode() == json.loads(f'"{text}"')
+
+
+@pytest.mark.parametrize(
+    "unknown", ['{"cookie":null}', '[{"cookie": 1}, {"cookie" : 2}]', '{"x":{"rc":"[{","rc":0}}', r'"\"rc\":1"']
+)
+def test_the_keys_of_a_packet_in_an_object_within_a_large_one_are_no_duplicates(unknown: str) -> None:
+    body = f'{{"x":{unknown},"packet_type":"RUN",{COOKIE},{JUNK},"pipeline":"p","y":{unknown},"rc":null,"variables":"1"}}'
+    frames, decoder, _ = timed(json_frame(body.encode()), Role.CLIENT)
+    assert decoder.failure is None
+    assert decode(to_binary(frames[0][2], 1)).payload == b"1"
 
 
 def test_the_name_of_a_key_in_the_text_of_a_large_packet_is_no_duplicate() -> None:

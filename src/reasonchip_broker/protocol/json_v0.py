@@ -68,6 +68,9 @@ _RESULT_VALUE = _RESULT_COOKIE.stop + len(_RESULT_OK)
 _HEAD_BYTES = max(_RUN_COOKIE.stop, _RESULT_COOKIE.stop)
 
 _RESULT_META = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
+_NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+"""How a NaN or an infinity begins in MessagePack, in 64 or in 32 bits."""
+
 _COOKIE_FORM = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 _RC_BY_CODE = {
@@ -425,8 +428,17 @@ def _as_json(payload: bytes, encoding: str) -> bytes:
     if encoding == ENCODING_JSON:
         return payload
     if encoding == ENCODING_MSGPACK:
-        return msgspec.json.encode(msgspec.msgpack.decode(payload))
+        value = msgspec.msgpack.decode(payload)
+        text = msgspec.json.encode(value)
+        if text.find(b"null") >= 0 and _NOT_FINITE.search(payload):
+            # To msgspec it is a null. What looks like one may be a piece of text: Python's encoder knows, and is slower.
+            json.dumps(value, allow_nan=False, check_circular=False, skipkeys=True, default=_nothing)
+        return text
     raise ValueError(f"it is encoded as {encoding or 'nothing known'}")
+
+
+def _nothing(value: object) -> None:
+    """What stands for a value that is no float, while floats are looked at."""
 
 
 def _encode_failure(cookie: bytes, code: Code, failure: schemas.Failure) -> bytes:

@@ -321,6 +321,8 @@ def test_shutdown_and_cancel_are_what_existing_workers_know() -> None:
         (b'{"a": 1}', "json", '{"a": 1}'),
         (b"", "msgpack", None),
         (msgspec.msgpack.encode({"a": [1, None, "ü"]}), "msgpack", '{"a":[1,null,"ü"]}'),
+        (msgspec.msgpack.encode([1e308, -0.5]), "msgpack", "[1e308,-0.5]"),
+        (msgspec.msgpack.encode([b"\xcb\x7f\xf0", {b"k": 2**63}]), "msgpack", '["y3/w",{"aw==":9223372036854775808}]'),
     ],
 )
 def test_an_ok_result_is_told_as_json(payload: bytes, encoding: str, result: str | None) -> None:
@@ -338,10 +340,17 @@ def test_an_ok_result_is_told_as_json(payload: bytes, encoding: str, result: str
         packets.result(COOKIE, 1, b"\xd4\x01\x00", "msgpack"),  # an extension
         packets.result(COOKIE, 1, b"\x81\x91\x01\x01", "msgpack"),  # a list for a key
         packets.result(COOKIE, 1, b"\x91" * 5000 + b"\xc0", "msgpack"),
+        packets.result(COOKIE, 1, msgspec.msgpack.encode({"a": [1.5, float("nan")]}), "msgpack"),
+        packets.result(COOKIE, 1, msgspec.msgpack.encode([b"x", float("inf")]), "msgpack"),
+        packets.result(COOKIE, 1, msgspec.msgpack.encode({1.0: float("-inf")}), "msgpack"),
+        packets.result(COOKIE, 1, b"\xca\x7f\x80\x00\x00", "msgpack"),
         encode(PacketType.RESULT, cookie=COOKIE, meta=b"\xc1", payload=b"1"),
         encode(PacketType.RESULT, cookie=COOKIE, meta=b"\x81\xa3enc\x05", payload=b"1"),
     ],
-    ids=["bytes", "unknown", "unnamed", "no msgpack", "extension", "list for a key", "deep", "no meta", "wrong meta"],
+    ids=[
+        *("bytes", "unknown", "unnamed", "no msgpack", "extension", "list for a key", "deep"),
+        *("NaN", "infinity", "-infinity", "infinity in 32 bits", "no meta", "wrong meta"),
+    ],
 )
 def test_a_result_that_json_can_not_say_is_told_as_an_exception(frame: bytes) -> None:
     packet = told(frame)

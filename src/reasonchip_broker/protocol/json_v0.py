@@ -3,9 +3,9 @@
 Inside the broker a frame is a binary one, or one of the two JSON frames that matter, RUN and RESULT OK, in exactly the form in which
 existing peers write them (ten keys, always in the same order, no white space). Those are recognised by comparing bytes, and between two
 JSON peers they are passed on as they came; their fifth byte, a brace, tells them from binary frames, whose fifth byte is a packet type.
-Everything else that a JSON peer sends goes through a strict parser, which refuses what JSON leaves open (duplicate keys, NaN, lone
-surrogates), and becomes the binary frame that it stands for. `to_binary` and `to_json` translate where a frame crosses from one kind of
-peer to the other, so that no other room knows of two protocols.
+Everything else that a JSON peer sends goes through a strict parser (`json_strict`) and becomes the binary frame that it stands for.
+`to_binary` and `to_json` translate where a frame crosses from one kind of peer to the other, so that no other room knows of two
+protocols.
 
 The strings `variables` and `result`, which hold JSON themselves, are payloads: their text is passed on byte for byte, never parsed.
 """
@@ -20,27 +20,11 @@ from typing import Any
 import msgspec
 
 from reasonchip_broker.limits import NAME_CHARS_MAX, OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX
-from reasonchip_broker.protocol import json_large, packets, schemas
+from reasonchip_broker.protocol import json_strict, schemas
 from reasonchip_broker.protocol.binary import code_of, encode, meta_of, payload_of
-from reasonchip_broker.protocol.codes import (
-    ENCODING_JSON,
-    ENCODING_MSGPACK,
-    NO_COOKIE,
-    OUTCOMES,
-    CloseReason,
-    Code,
-    PacketType,
-    Role,
-)
-from reasonchip_broker.protocol.frames import (
-    HEADER,
-    LENGTH_BYTES,
-    MALFORMED,
-    OVERSIZED,
-    UNKNOWN,
-    Frame,
-    FrameDecoder,
-)
+from reasonchip_broker.protocol.codes import ENCODING_JSON, ENCODING_MSGPACK, NO_COOKIE, CloseReason, Code, PacketType, Role
+from reasonchip_broker.protocol.frames import HEADER, LENGTH_BYTES, OVERSIZED, Frame, FrameDecoder
+from reasonchip_broker.protocol.json_strict import COOKIE_FORM, one_line
 
 _LENGTH = Struct(">I")
 _RUN = int(PacketType.RUN)
@@ -71,7 +55,6 @@ _RESULT_META = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
 _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
 """How a NaN or an infinity begins in MessagePack, in 64 or in 32 bits."""
 
-_COOKIE_FORM = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 _RC_BY_CODE = {
     Code.CANCELLED: Code.EXCEPTION,
@@ -86,19 +69,8 @@ _RC_BY_CODE = {
 }
 """Our codes that existing peers don't know, and what they are told instead; our name then stands in `error`."""
 
-_EXACT_BYTES_MAX = 64 * 1024
-"""Up to this, every key of every object is looked at; above, only a packet's own."""
-
 _OFFENCES = frozenset({CloseReason.PROTOCOL_ERROR, CloseReason.FRAME_TOO_LARGE, CloseReason.HANDSHAKE_TIMEOUT})
 """Reasons for a goodbye that an existing peer is told, as BAD_PACKET: it did something wrong, and should hear what."""
-
-
-class _Malformed(Exception):
-    """A JSON object that is no packet; `cookie` is its cookie, where it has one."""
-
-    def __init__(self, message: str, cookie: bytes = NO_COOKIE) -> None:
-        super().__init__(message)
-        self.cookie = cookie
 
 
 class JsonDecoder(FrameDecoder):
@@ -143,7 +115,7 @@ class JsonDecoder(FrameDecoder):
         self._need = 0
         head = data[offset : offset + _HEAD_BYTES]
         for start, span, kind in ((_RUN_HEAD, _RUN_COOKIE, _RUN), (_RESULT_HEAD, _RESULT_COOKIE, _RESULT)):
-            if head.startswith(start, LENGTH_BYTES) and _COOKIE_FORM.fullmatch(head[span].decode("ascii", "replace")):
+            if head.startswith(start, LENGTH_BYTES) and COOKIE_FORM.fullmatch(head[span].decode("ascii", "replace")):
                 cookie = unhexlify(head[span].replace(b"-", b""))
                 frames.append((kind + OVERSIZED, cookie, HEADER.pack(length, kind, 0, 0, cookie, 0, 0), 0, 0, 0, 0))
                 after = offset + LENGTH_BYTES + length
@@ -154,11 +126,9 @@ class JsonDecoder(FrameDecoder):
 
     def _strict(self, body: bytes) -> Frame | None:
         try:
-            return _translate(_parse_object(body))
-        except _Malformed as error:
-            return MALFORMED, error.cookie, str(error).encode("utf-8", "replace"), 0, 0, 0, 0
+            return json_strict.read(body)
         except (ValueError, RecursionError) as error:
-            self._fail(f"not JSON: {_one_line(str(error))}", CloseReason.PROTOCOL_ERROR)
+            self._fail(f"not JSON: {one_line(str(error))}", CloseReason.PROTOCOL_ERROR)
             return None
 
 
@@ -240,122 +210,6 @@ def _run_meta(pipeline: bytes, detach: bool) -> bytes:
     return schemas.encode_meta(schemas.RunOptions(p=pipeline.decode(), enc=ENCODING_JSON, detach=detach))
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
-    if len(body) > _EXACT_BYTES_MAX:
-        return json_large.fields(body)
-    value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise ValueError("a packet is a JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _translate(fields: dict[str, Any]) -> Frame:
-    cookie = _cookie(fields.get("cookie"))
-    kind = fields.get("packet_type")
-    if kind == "RUN":
-        return _translate_run(fields, cookie)
-    if kind == "CANCEL":
-        return _fields(packets.cancel(cookie))
-    if kind == "REGISTER":
-        return _translate_register(fields, cookie)
-    if kind == "RESULT":
-        try:
-            return _translate_result(fields, cookie)
-        except _Malformed as error:
-            if cookie == NO_COOKIE:
-                raise
-            # Nobody else will ever say what became of this job.
-            sentence = f"the worker's RESULT made no sense: {error}"
-            return _fields(packets.failed(cookie, 0, Code.EXCEPTION, sentence))
-    if not isinstance(kind, str):
-        raise _Malformed("Missing packet_type", cookie)
-    return _fields(encode(UNKNOWN, cookie=cookie))
-
-
-def _fields(frame: bytes) -> Frame:
-    _, kind, code, attempt, cookie, number, meta_length = HEADER.unpack_from(frame)
-    return kind, cookie, frame, code, attempt, number, meta_length
-
-
-def _cookie(value: Any) -> bytes:
-    if value is None:
-        return NO_COOKIE
-    if not isinstance(value, str) or not _COOKIE_FORM.fullmatch(value):
-        raise _Malformed("cookie is a UUID or null")
-    return unhexlify(value.replace("-", ""))
-
-
-def _string(fields: dict[str, Any], key: str, cookie: bytes) -> str:
-    value = fields.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _Malformed(f"{key} is a string or null", cookie)
-    _encodable(key, value, cookie)
-    return value
-
-
-def _encodable(key: str, value: str, cookie: bytes) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _Malformed(f"{key} holds a lone surrogate", cookie) from error
-
-
-def _translate_run(fields: dict[str, Any], cookie: bytes) -> Frame:
-    pipeline = _string(fields, "pipeline", cookie)
-    detach = fields.get("detach")
-    if detach is not None and not isinstance(detach, bool):
-        raise _Malformed("detach is true, false or null", cookie)
-    if cookie == NO_COOKIE:
-        raise _Malformed("Missing cookie")
-    if not pipeline:
-        raise _Malformed("Missing pipeline", cookie)
-    variables = _string(fields, "variables", cookie).encode()
-    return _fields(packets.json_run(cookie, pipeline, variables, detach=bool(detach)))
-
-
-def _translate_register(fields: dict[str, Any], cookie: bytes) -> Frame:
-    try:
-        meta = msgspec.msgpack.encode({"cap": fields.get("capacity"), "serves": ["*"]})
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise _Malformed("capacity is a small whole number", cookie) from error
-    return _fields(encode(PacketType.REGISTER, cookie=cookie, meta=meta))
-
-
-def _translate_result(fields: dict[str, Any], cookie: bytes) -> Frame:
-    rc, error, stack = fields.get("rc"), _string(fields, "error", cookie), fields.get("stacktrace")
-    if stack is not None and not (isinstance(stack, list) and all(isinstance(line, str) for line in stack)):
-        raise _Malformed("stacktrace is a list of strings or null", cookie)
-    for line in stack or ():
-        _encodable("stacktrace", line, cookie)
-    if not isinstance(rc, str) or rc not in Code.__members__:
-        raise _Malformed(f"rc is one of the result codes, not {_one_line(repr(rc))}", cookie)
-    code = Code[rc]
-    if code == Code.OK:
-        payload = _string(fields, "result", cookie).encode()
-        return _fields(packets.result(cookie, 0, payload, ENCODING_JSON))
-    if code not in OUTCOMES:
-        # A refusal is no outcome, and yet all that this worker will ever say of the job.
-        code, error = Code.EXCEPTION, f"{rc}: {error}" if error else rc
-    return _fields(packets.failed(cookie, 0, code, error, stack=stack))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
-
-
 def to_json(frame: bytes) -> bytes:
     """The JSON frame that a binary frame becomes for an existing peer; empty where such peers know of no such thing."""
     kind = frame[LENGTH_BYTES]
@@ -417,7 +271,7 @@ def _encode_result(frame: bytes) -> bytes:
         try:
             payload = _as_json(payload, schemas.result_meta(meta_of(frame)).enc)
         except (ValueError, TypeError, RecursionError, schemas.MetaInvalid, schemas.MetaUndecodable) as error:
-            sentence = f"the job succeeded, but its result can't be told in JSON: {_one_line(str(error))}"
+            sentence = f"the job succeeded, but its result can't be told in JSON: {one_line(str(error))}"
             return _encode_failure(cookie, Code.EXCEPTION, schemas.Failure(error=sentence))
     value = _QUOTE(payload.decode("utf-8", "replace")) if payload else b"null"
     return _framed(b"".join((_RESULT_HEAD, _cookie_text(cookie), _RESULT_OK, value, b"}")))

@@ -27,29 +27,36 @@ from reasonchip_broker.protocol.frames import HEADER, LENGTH_BYTES, OVERSIZED, F
 from reasonchip_broker.protocol.json_strict import COOKIE_FORM, one_line
 
 _LENGTH = Struct(">I")
+_length_at = _LENGTH.unpack_from
 _RUN = int(PacketType.RUN)
 _RESULT = int(PacketType.RESULT)
 _BRACE = ord("{")
-_TEXT = msgspec.json.Decoder(str)
+_BRACE_END = ord("}")
+_COMMA = ord(",")
+_decode_text = msgspec.json.Decoder(str).decode
 _QUOTE = msgspec.json.Encoder().encode
 
 _RUN_HEAD = b'{"packet_type":"RUN","cookie":"'
-_RUN_COOKIE = slice(LENGTH_BYTES + len(_RUN_HEAD), LENGTH_BYTES + len(_RUN_HEAD) + 36)
-_RUN_HYPHENS = slice(_RUN_COOKIE.start + 8, _RUN_COOKIE.start + 24, 5)
+_RUN_HEAD_END = LENGTH_BYTES + len(_RUN_HEAD)
+_RUN_COOKIE_END = _RUN_HEAD_END + 36
+_RUN_HYPHENS = slice(_RUN_HEAD_END + 8, _RUN_HEAD_END + 24, 5)
 _RUN_MIDDLE = b'","capacity":null,"pipeline":"'
-_RUN_PIPELINE = _RUN_COOKIE.stop + len(_RUN_MIDDLE)
+_RUN_PIPELINE = _RUN_COOKIE_END + len(_RUN_MIDDLE)
 _RUN_VARIABLES = b'","variables":'
 _RUN_TAIL = b',"detach":false,"rc":null,"error":null,"stacktrace":null,"result":null}'
 _RUN_TAIL_DETACHED = b',"detach":true,"rc":null,"error":null,"stacktrace":null,"result":null}'
+_RUN_TAIL_AT = -len(_RUN_TAIL)
+_RUN_TAIL_DETACHED_AT = -len(_RUN_TAIL_DETACHED)
 
 _RESULT_HEAD = b'{"packet_type":"RESULT","cookie":"'
-_RESULT_COOKIE = slice(LENGTH_BYTES + len(_RESULT_HEAD), LENGTH_BYTES + len(_RESULT_HEAD) + 36)
-_RESULT_HYPHENS = slice(_RESULT_COOKIE.start + 8, _RESULT_COOKIE.start + 24, 5)
+_RESULT_HEAD_END = LENGTH_BYTES + len(_RESULT_HEAD)
+_RESULT_COOKIE_END = _RESULT_HEAD_END + 36
+_RESULT_HYPHENS = slice(_RESULT_HEAD_END + 8, _RESULT_HEAD_END + 24, 5)
 _RESULT_OK = (
     b'","capacity":null,"pipeline":null,"variables":null,"detach":null,"rc":"OK","error":null,"stacktrace":null,"result":'
 )
-_RESULT_VALUE = _RESULT_COOKIE.stop + len(_RESULT_OK)
-_HEAD_BYTES = max(_RUN_COOKIE.stop, _RESULT_COOKIE.stop)
+_RESULT_VALUE = _RESULT_COOKIE_END + len(_RESULT_OK)
+_HEAD_BYTES = max(_RUN_COOKIE_END, _RESULT_COOKIE_END)
 
 _RESULT_META = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
 _NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
@@ -86,9 +93,10 @@ class JsonDecoder(FrameDecoder):
     def _parse(self, data: bytes, frames: list[Frame]) -> int:
         offset = 0
         end = len(data)
+        fast, limit = self._fast, self.frame_bytes_max
         while end - offset >= LENGTH_BYTES:
-            length: int = _LENGTH.unpack_from(data, offset)[0]
-            if length > self.frame_bytes_max:
+            length: int = _length_at(data, offset)[0]
+            if length > limit:
                 offset = self._oversized(data, offset, length, frames)
                 if self._need or offset == end:
                     return offset
@@ -98,7 +106,7 @@ class JsonDecoder(FrameDecoder):
                 self._need = after - offset
                 return offset
             raw = data[offset:after]
-            frame = self._fast(raw) or self._strict(raw[LENGTH_BYTES:])
+            frame = fast(raw) or self._strict(raw[LENGTH_BYTES:])
             if frame is None:
                 return end
             frames.append(frame)
@@ -114,9 +122,10 @@ class JsonDecoder(FrameDecoder):
             return offset
         self._need = 0
         head = data[offset : offset + _HEAD_BYTES]
-        for start, span, kind in ((_RUN_HEAD, _RUN_COOKIE, _RUN), (_RESULT_HEAD, _RESULT_COOKIE, _RESULT)):
-            if head.startswith(start, LENGTH_BYTES) and COOKIE_FORM.fullmatch(head[span].decode("ascii", "replace")):
-                cookie = unhexlify(head[span].replace(b"-", b""))
+        for start, kind in ((_RUN_HEAD, _RUN), (_RESULT_HEAD, _RESULT)):
+            text = head[LENGTH_BYTES + len(start) :][:36]
+            if head.startswith(start, LENGTH_BYTES) and COOKIE_FORM.fullmatch(text.decode("ascii", "replace")):
+                cookie = unhexlify(text.replace(b"-", b""))
                 frames.append((kind + OVERSIZED, cookie, HEADER.pack(length, kind, 0, 0, cookie, 0, 0), 0, 0, 0, 0))
                 after = offset + LENGTH_BYTES + length
                 self._skip = max(0, after - end)
@@ -132,43 +141,88 @@ class JsonDecoder(FrameDecoder):
             return None
 
 
-def _fast_run(frame: bytes) -> Frame | None:
-    """RUN in the form that existing clients write, or None."""
-    if not frame.startswith(_RUN_HEAD, LENGTH_BYTES) or frame[_RUN_COOKIE.stop : _RUN_PIPELINE] != _RUN_MIDDLE:
-        return None
+class _Form:
+    """What stands between the cookie and the variables of RUNs of one pipeline, as existing clients write it."""
+
+    __slots__ = ("between", "detached", "end", "meta")
+
+    def __init__(self, between: bytes, end: int, meta: bytes, detached: bytes) -> None:
+        self.between = between
+        self.end = end
+        """Where in a frame it ends, and the variables begin."""
+        self.meta = meta
+        """Of the binary RUN that such a frame stands for."""
+        self.detached = detached
+        """The same, if nobody is to wait for the job."""
+
+
+_forms: dict[bytes, _Form] = {}
+_latest = _Form(b"none yet", 0, b"", b"")
+
+
+def _form_of(frame: bytes) -> _Form | None:
+    """The form of a RUN, if existing clients write such: looked at once, and kept."""
+    global _latest
     quote = frame.find(b'"', _RUN_PIPELINE)
-    value = quote + len(_RUN_VARIABLES)
-    if not 0 < quote - _RUN_PIPELINE <= NAME_CHARS_MAX or frame[quote:value] != _RUN_VARIABLES:
+    if not 0 < quote - _RUN_PIPELINE <= NAME_CHARS_MAX:
         return None
-    if frame.endswith(_RUN_TAIL):
-        end = -len(_RUN_TAIL)
-    elif frame.endswith(_RUN_TAIL_DETACHED):
-        end = -len(_RUN_TAIL_DETACHED)
+    end = quote + len(_RUN_VARIABLES)
+    between = frame[_RUN_COOKIE_END:end]
+    form = _forms.get(between)
+    if form is None:
+        pipeline = frame[_RUN_PIPELINE:quote]
+        if between != b"".join((_RUN_MIDDLE, pipeline, _RUN_VARIABLES)) or pipeline.find(b"\\") >= 0 or not pipeline.isascii():
+            return None
+        if len(_forms) >= OPTIONS_CACHED_MAX:
+            _forms.clear()
+        options = schemas.RunOptions(p=pipeline.decode(), enc=ENCODING_JSON)
+        detached = schemas.RunOptions(p=options.p, enc=ENCODING_JSON, detach=True)
+        form = _forms[between] = _Form(between, end, schemas.encode_meta(options), schemas.encode_meta(detached))
+    _latest = form
+    return form
+
+
+def _fast_run(frame: bytes) -> Frame | None:
+    """RUN in the form that existing clients write, or None.
+
+    This is done for every job: a slice and a comparison are cheaper than `startswith` and `in`, and most jobs have the pipeline of
+    the one before.
+    """
+    if frame[LENGTH_BYTES:_RUN_HEAD_END] != _RUN_HEAD:
+        return None
+    form = _latest
+    if frame[_RUN_COOKIE_END : form.end] != form.between:
+        another = _form_of(frame)
+        if another is None:
+            return None
+        form = another
+    if frame[_RUN_TAIL_AT:] == _RUN_TAIL:
+        variables = frame[form.end : _RUN_TAIL_AT]
+    elif frame[_RUN_TAIL_DETACHED_AT:] == _RUN_TAIL_DETACHED:
+        variables = frame[form.end : _RUN_TAIL_DETACHED_AT]
     else:
         return None
-    pipeline = frame[_RUN_PIPELINE:quote]
-    if b"\\" in pipeline or not pipeline.isascii():
-        return None
     try:
-        cookie = unhexlify(frame[_RUN_COOKIE].replace(b"-", b""))
-        if frame[value:end] != b"null":
-            _TEXT.decode(frame[value:end])
+        cookie = unhexlify(frame[_RUN_HEAD_END:_RUN_COOKIE_END].replace(b"-", b""))
+        if variables != b"null":
+            _decode_text(variables)
     except ValueError:
         return None
     return (_RUN, cookie, frame, 0, 1, 0, 0) if frame[_RUN_HYPHENS] == b"----" and cookie != NO_COOKIE else None
 
 
 def _fast_result(frame: bytes) -> Frame | None:
-    """RESULT OK in the form that existing workers write, or None."""
-    if not frame.startswith(_RESULT_HEAD, LENGTH_BYTES) or frame[_RESULT_COOKIE.stop : _RESULT_VALUE] != _RESULT_OK:
+    """RESULT OK in the form that existing workers write, or None. Once for every job, as `_fast_run` is."""
+    if frame[LENGTH_BYTES:_RESULT_HEAD_END] != _RESULT_HEAD or frame[_RESULT_COOKIE_END:_RESULT_VALUE] != _RESULT_OK:
         return None
     try:
-        cookie = unhexlify(frame[_RESULT_COOKIE].replace(b"-", b""))
-        if frame[_RESULT_VALUE:] != b"null}":
-            _TEXT.decode(frame[_RESULT_VALUE:-1])
+        cookie = unhexlify(frame[_RESULT_HEAD_END:_RESULT_COOKIE_END].replace(b"-", b""))
+        result = frame[_RESULT_VALUE:-1]
+        if result != b"null":
+            _decode_text(result)
     except ValueError:
         return None
-    if frame[_RESULT_HYPHENS] != b"----" or cookie == NO_COOKIE or not frame.endswith(b"}"):
+    if frame[_RESULT_HYPHENS] != b"----" or cookie == NO_COOKIE or frame[-1] != _BRACE_END:
         return None
     return _RESULT, cookie, frame, 0, 0, 0, 0
 
@@ -182,8 +236,14 @@ def run_meta(frame: bytes) -> bytes:
     """The meta of the binary RUN that a JSON RUN stands for; empty for a binary frame."""
     if frame[LENGTH_BYTES] != _BRACE:
         return b""
-    pipeline = frame[_RUN_PIPELINE : frame.find(b'"', _RUN_PIPELINE)]
-    return _run_meta(pipeline, frame.endswith(_RUN_TAIL_DETACHED))
+    form = _latest
+    if frame[_RUN_COOKIE_END : form.end] != form.between:
+        another = _form_of(frame)
+        if another is None:
+            raise ValueError("no RUN in the form that existing clients write")
+        form = another
+    # The tails differ by a letter, so that one has its first comma where the other has the quote after it.
+    return form.detached if frame[_RUN_TAIL_DETACHED_AT] == _COMMA else form.meta
 
 
 def to_binary(frame: bytes, attempt: int) -> bytes:
@@ -194,20 +254,15 @@ def to_binary(frame: bytes, attempt: int) -> bytes:
         meta = run_meta(frame)
         tail = _RUN_TAIL_DETACHED if frame.endswith(_RUN_TAIL_DETACHED) else _RUN_TAIL
         value = frame[frame.find(b'"', _RUN_PIPELINE) + len(_RUN_VARIABLES) : -len(tail)]
-        cookie = unhexlify(frame[_RUN_COOKIE].replace(b"-", b""))
+        cookie = unhexlify(frame[_RUN_HEAD_END:_RUN_COOKIE_END].replace(b"-", b""))
         return encode(_RUN, attempt=attempt, cookie=cookie, meta=meta, payload=_text(value))
-    cookie = unhexlify(frame[_RESULT_COOKIE].replace(b"-", b""))
+    cookie = unhexlify(frame[_RESULT_HEAD_END:_RESULT_COOKIE_END].replace(b"-", b""))
     return encode(_RESULT, attempt=attempt, cookie=cookie, meta=_RESULT_META, payload=_text(frame[_RESULT_VALUE:-1]))
 
 
 def _text(value: bytes) -> bytes:
     """The text of one JSON string, or nothing for null. Raises ValueError for anything else (msgspec's errors are ValueErrors)."""
-    return b"" if value == b"null" else _TEXT.decode(value).encode()
-
-
-@lru_cache(OPTIONS_CACHED_MAX)
-def _run_meta(pipeline: bytes, detach: bool) -> bytes:
-    return schemas.encode_meta(schemas.RunOptions(p=pipeline.decode(), enc=ENCODING_JSON, detach=detach))
+    return b"" if value == b"null" else _decode_text(value).encode()
 
 
 def to_json(frame: bytes) -> bytes:

@@ -111,6 +111,34 @@ def test_a_run_in_the_written_form_stays_json_and_knows_its_meta() -> None:
     assert decode(to_binary(RUN, 7)).attempt == 7
 
 
+def test_what_was_seen_of_one_pipeline_is_not_held_of_another() -> None:
+    """One form is compared with at once; the others are looked up, or looked at."""
+    names = ["echo", "echo2", "ech", "echo", "e" * 255, "echo", *(f"p{n}" for n in range(1100)), "echo"]
+    for name in names:
+        for detach in (False, True):
+            raw = written(packet_type="RUN", cookie=TEXT, pipeline=name, variables="1", detach=detach)
+            frame = received(raw)
+            assert frame[2] == raw
+            assert schemas.run_options(run_meta(raw)) == schemas.RunOptions(p=name, enc="json", detach=detach)
+    first, second = (written(packet_type="RUN", cookie=TEXT, pipeline=name, detach=False) for name in ("one", "two"))
+    frames = JsonDecoder(LIMIT, Role.CLIENT).feed(first + second)
+    assert [schemas.run_options(run_meta(frame[2])).p for frame in frames] == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["", "e" * 256, "é", "a\\b", 'a"b'])
+def test_a_pipeline_that_is_not_in_the_written_form_goes_through_the_strict_parser(name: str) -> None:
+    frame = received(written(packet_type="RUN", cookie=TEXT, pipeline=name, variables="1", detach=False))
+    assert not is_json(frame[2])
+    assert frame[0] == (PacketType.RUN if name else MALFORMED)
+
+
+def test_a_name_that_ends_like_the_written_form_is_no_such_form() -> None:
+    raw = json_frame(RUN[4:].replace(b'"capacity":null', b'"capacity":1234'))
+    assert not is_json(received(raw)[2])
+    with pytest.raises(ValueError, match="form"):
+        run_meta(raw)
+
+
 def test_binary_frames_are_no_json_and_stay_what_they_are() -> None:
     for raw in all_golden().values():
         assert not is_json(raw)

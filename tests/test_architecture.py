@@ -125,7 +125,8 @@ def repository_files() -> Iterator[Path]:
     """Every file that is or would be committed, found without git, which a machine that only tests need not have."""
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in MADE_BY_MAKE and (name == ".ci" or not name.startswith("."))]
-        yield from (Path(folder, name) for name in names if not name.startswith(".coverage"))
+        # In a worktree of git's `.git` is a file, which names the place of the repository.
+        yield from (Path(folder, name) for name in names if name != ".git" and not name.startswith(".coverage"))
 
 
 def public(module: Module) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -62,9 +62,11 @@ def test_a_decoder_that_loses_a_byte_between_two_pieces_is_found(monkeypatch: py
 
 
 def test_a_decoder_that_takes_a_frame_for_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    detached = json_v0._RUN_TAIL_DETACHED
-    monkeypatch.setattr(json_v0, "_RUN_TAIL_DETACHED", json_v0._RUN_TAIL)
-    monkeypatch.setattr(json_v0, "_RUN_TAIL", detached)
+    for end in ("", "_AT"):
+        plain, detached = f"_RUN_TAIL{end}", f"_RUN_TAIL_DETACHED{end}"
+        values = getattr(json_v0, plain), getattr(json_v0, detached)
+        monkeypatch.setattr(json_v0, detached, values[0])
+        monkeypatch.setattr(json_v0, plain, values[1])
     broken("json_decoder")
 
 

@@ -26,7 +26,8 @@ docs: .venv/.docs ## build the documentation into site/
 
 # ── Checking it ────────────────────────────────────────────────────────────────
 
-test: .venv/.dev ## the whole test suite (ARGS="-k roster" for a part of it)
+# With NATS, or the benchmark's tests would skip what they measure beside it.
+test: .venv/.dev .venv/.bench ## the whole test suite (ARGS="-k roster" for a part of it)
 	$(PYTEST) -n $(JOBS) $(ARGS)
 
 check: .venv/.dev ## lint, types, import contracts, architecture: quick enough for every commit
@@ -50,7 +51,7 @@ fix: .venv/.dev ## mend what ruff can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-cover: .venv/.dev ## the test suite, and which lines and branches it misses
+cover: .venv/.dev .venv/.bench ## the test suite, and which lines and branches it misses
 	$(PYTEST) -n $(JOBS) --cov --cov-report=term $(ARGS)
 
 soak: .venv/.dev ## the tests that take minutes
@@ -73,7 +74,7 @@ compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc
 test-compiled: compiled ## the whole test suite on the compiled wheel
 	rm -rf .venv-compiled
 	$(PYTHON) -m venv .venv-compiled
-	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
+	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt -r requirements/bench.txt
 	.venv-compiled/bin/python -m pip install --quiet --no-deps dist/*.whl
 	.venv-compiled/bin/python -m pytest -n $(JOBS) $(ARGS)
 

@@ -16,37 +16,60 @@ from reasonchip_broker.protocol.binary import Packet, decode, meta_of, payload_o
 from reasonchip_broker.protocol.codes import ENCODING_BYTES, CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import PREFACE, BinaryDecoder, Frame
 from reasonchip_broker.testing.transport_peers import DEADLINE_S, Peer
-from reasonchip_broker.transports.endpoints import parse, server_transport
+from reasonchip_broker.transports.endpoints import Endpoint, parse, server_transport
 from reasonchip_broker.transports.memory import MemoryClientTransport
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
-_connected: list[tuple[asyncio.AbstractEventLoop, asyncio.BaseTransport]] = []
+_dials: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[asyncio.Transport]]] = []
+"""All that `connect` has begun since the last `hang_up`, done or not: a connection has to be known here before it is made."""
 
 
 async def connect(url: str, protocol: P) -> P:
     """Connect a protocol to a URL of tcp, unix or memory. `hang_up` ends what is left of such connections."""
-    endpoint = parse(url, Role.CLIENT)
     loop = asyncio.get_running_loop()
-    transport: asyncio.BaseTransport
+    dial: asyncio.Future[asyncio.Transport]
+    endpoint = parse(url, Role.CLIENT)
     if endpoint.scheme == "memory":
-        transport = MemoryClientTransport(endpoint.path).connect(protocol)
-    elif endpoint.scheme == "unix":
-        transport, _ = await loop.create_unix_connection(lambda: protocol, endpoint.path)
+        dial = loop.create_future()
+        dial.set_result(MemoryClientTransport(endpoint.path).connect(protocol))
     else:
-        transport, _ = await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
-    _connected.append((loop, transport))
+        dial = loop.create_task(_dial(endpoint, protocol))
+    _dials.append((loop, dial))
+    await dial
     return protocol
 
 
+async def _dial(endpoint: Endpoint, protocol: asyncio.Protocol) -> asyncio.Transport:
+    loop = asyncio.get_running_loop()
+    if endpoint.scheme == "unix":
+        transport, _ = await loop.create_unix_connection(lambda: protocol, endpoint.path)
+    else:
+        transport, _ = await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+    return transport
+
+
 async def hang_up() -> None:
-    """End every connection that `connect` has made in this loop."""
-    for loop, transport in _connected:
-        if loop is asyncio.get_running_loop() and isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
-    _connected.clear()
-    await asyncio.sleep(0)
+    """End every connection of this loop that `connect` has made, is making, or is about to make.
+
+    When a test fails while it connects a hundred peers at a time, some are connected, some are half connected, and some tasks have not
+    begun. None of them has anybody left who waits for it, so whatever is not ended here is a socket that is found open when its loop
+    has long been closed, in the middle of some other test.
+    """
+    loop = asyncio.get_running_loop()
+    _dials[:] = [(owner, dial) for owner, dial in _dials if not owner.is_closed()]
+    while True:
+        await asyncio.sleep(0)  # who was about to connect does so now
+        mine = [dial for owner, dial in _dials if owner is loop]
+        if not mine:
+            return
+        _dials[:] = [(owner, dial) for owner, dial in _dials if owner is not loop]
+        for dial in mine:
+            dial.cancel()
+        for made in await asyncio.gather(*mine, return_exceptions=True):
+            if not isinstance(made, BaseException):
+                made.abort()
 
 
 def options(pipeline: str, **more: object) -> bytes:

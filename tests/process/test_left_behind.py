@@ -1,0 +1,52 @@
+"""What a test leaves behind that fails in the middle: nothing, or its sockets and pipes are found open in some later test."""
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.rows import ServeProcess
+from tests.raw_peers import RawClient, connect, hang_up
+
+pytestmark = pytest.mark.process
+
+PEERS = 20
+TURNS = 12
+"""So many turns of its loop after it has begun, a connection is there."""
+
+
+class Failed(Exception):
+    """The test failed."""
+
+
+def found_open(test: Callable[[], Coroutine[Any, Any, None]]) -> list[str]:
+    """What is found open once the loop of a test that fails has been closed."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with pytest.raises(Failed):
+            asyncio.run(test())
+        gc.collect()
+    return [str(warning.message) for warning in found]
+
+
+def test_peers_that_were_connecting_when_a_test_failed(tmp_path: Path) -> None:
+    places = ("--clients", "tcp://127.0.0.1:0", "--workers", f"unix://{tmp_path}/workers.sock", "--log-level", "error")
+    with ServeProcess(tmp_path / "log", *places) as serve:
+        for url in (serve.clients, serve.workers):
+            for turns in range(TURNS):
+
+                async def test(url: str = url, turns: int = turns) -> None:
+                    try:
+                        connecting = asyncio.gather(*(connect(url, RawClient()) for _ in range(PEERS)))
+                        for _ in range(turns):
+                            await asyncio.sleep(0)
+                        raise Failed(f"while {connecting}")
+                    finally:
+                        await hang_up()
+
+                assert found_open(test) == [], f"failed {turns} turns after it began to connect"
+        serve.stop()

@@ -1,8 +1,9 @@
 """A broker in a process of its own that answers questions about itself: `python row_broker.py JSON`.
 
-The JSON object says `clients` and `workers` (URLs), `limits`, and `loop` (uvloop or asyncio). It sets its process up as `serve` does,
-prints where it listens, one JSON object a line, then answers each line of its standard input in the same way: `state` (counts, the
-tables' verdict on themselves, memory), `stop`. Its log goes to standard error.
+The JSON object says `clients` and `workers` (URLs), `limits`, `loop` (uvloop or asyncio), and whether it `notes_losses`. It sets its
+process up as `serve` does, prints where it listens, one JSON object a line, then answers each line of its standard input in the same
+way: `state` (counts, the tables' verdict on themselves, memory), `losses` (those noted since the last time), `stop`. Its log goes to
+standard error.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import logging
 import os
 import resource
 import sys
+import time
 from typing import Any
 
 import uvloop
@@ -19,7 +21,8 @@ import uvloop
 from reasonchip_broker.broker import Broker
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import Limits
-from reasonchip_broker.protocol.codes import Role
+from reasonchip_broker.protocol.binary import decode
+from reasonchip_broker.protocol.codes import Code, Role
 from reasonchip_broker.transports.endpoints import server_transport
 
 
@@ -27,6 +30,37 @@ def rss_kib() -> int:
     """Resident memory of this process."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+def unserved_s(pid: int | str = "self") -> float:
+    """For how many seconds of its life a process's first thread was ready to run, and the machine ran something else. 0 where the
+    kernel does not say."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as figures:
+            return int(figures.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
+class Losses:
+    """Notes, for each job that was lost with its worker, when its owner's RESULT was written: on the monotonic clock, and for how long
+    this process had been kept from running until then."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, tuple[float, float]] = {}
+
+    def outcome(self, cookie: bytes, frame: bytes) -> None:
+        """The RESULT is in its owner's outbox by now, and the flush of that is due before anything that is asked for here."""
+        if decode(frame).code == Code.WORKER_WENT_AWAY:
+            asyncio.get_running_loop().call_soon(self._written, cookie.hex())
+
+    def _written(self, cookie: str) -> None:
+        self._noted[cookie] = time.monotonic(), unserved_s()
+
+    def taken(self) -> dict[str, tuple[float, float]]:
+        """What was noted since the last time."""
+        noted, self._noted = self._noted, {}
+        return noted
 
 
 def state(broker: Broker) -> dict[str, Any]:
@@ -59,10 +93,12 @@ def say(answer: dict[str, Any]) -> None:
 
 
 async def serve(settings: dict[str, Any]) -> None:
+    losses = Losses()
     broker = Broker(
         [server_transport(url, Role.CLIENT) for url in settings["clients"]],
         [server_transport(url, Role.WORKER) for url in settings["workers"]],
         limits=Limits(**settings["limits"]),
+        outcomes=losses if settings.get("notes_losses") else None,
     )
     await broker.start()
     loop = asyncio.get_running_loop()
@@ -72,8 +108,8 @@ async def serve(settings: dict[str, Any]) -> None:
     gc.freeze()
     gc.disable()
     say({"clients": broker.client_urls, "workers": broker.worker_urls})
-    while await reader.readline() == b"state\n":
-        say(state(broker))
+    while (asked := await reader.readline()) in (b"state\n", b"losses\n"):
+        say(state(broker) if asked == b"state\n" else losses.taken())
     await broker.stop()
 
 

@@ -4,19 +4,38 @@ import asyncio
 import json
 import os
 import resource
+import select
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.process.row_broker import unserved_s
 from tests.raw_peers import RawClient, RawWorker, connect, hang_up
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ANSWER_S = 30.0
 """How long the broker process may take over anything that it is asked."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment in the life of a process."""
+
+    at: float
+    """On the monotonic clock, which all processes share."""
+    unserved_s: float
+    """For how long the process had been kept from running until then."""
+
+    def own_s(self, since: "Moment") -> float:
+        """How much time the process itself has let pass, working, blocked or asleep."""
+        return max(0.0, self.at - since.at - (self.unserved_s - since.unserved_s))
 
 
 class BrokerProcess:
@@ -44,14 +63,25 @@ class BrokerProcess:
         urls = await self._answer()
         self.clients, self.workers = urls["clients"], urls["workers"]
 
+    async def _ask(self, what: bytes) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + b"\n")
+        return await self._answer()
+
     async def state(self) -> dict[str, Any]:
         """What the broker says of itself; its tables must agree."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"state\n")
-        state = await self._answer()
+        state = await self._ask(b"state")
         assert not state["verdict"], state["verdict"]
         assert not state["failed"]
         return state
+
+    def unserved_s(self) -> float:
+        """For how long it was kept from running so far."""
+        return unserved_s(self.pid)
+
+    async def losses(self) -> dict[bytes, "Moment"]:
+        """When it has written each WORKER_WENT_AWAY since it was last asked, by the job's cookie. Needs `notes_losses`."""
+        return {bytes.fromhex(cookie): Moment(*moment) for cookie, moment in (await self._ask(b"losses")).items()}
 
     async def becomes(self, holds: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Ask until something holds."""
@@ -94,10 +124,19 @@ async def broker_process(
     loop: str = "uvloop",
     log: str = "WARNING",
     quiet: bool = True,
+    notes_losses: bool = False,
     **limits: Any,
 ) -> AsyncIterator[BrokerProcess]:
-    """A broker process at work; `quiet` means that it may log no warning and no error."""
-    settings = {"clients": [clients], "workers": [workers], "loop": loop, "log": log, "limits": limits}
+    """A broker process at work; `quiet` means that it may log no warning and no error, `notes_losses` that it can be asked for
+    `losses`."""
+    settings = {
+        "clients": [clients],
+        "workers": [workers],
+        "loop": loop,
+        "log": log,
+        "limits": limits,
+        "notes_losses": notes_losses,
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(HERE / "row_broker.py"),
@@ -115,44 +154,103 @@ async def broker_process(
         said = await broker.stop()
         assert not quiet or not said, said[:5000]
     finally:
-        await hang_up()
         broker.kill()
-        await process.wait()
+        await buried(process)
+        await hang_up()
 
 
 class TinyPeer:
-    """A process of `tiny_peer.py`: it does what its orders say, tells when it has done them, and waits to be killed."""
+    """A process that does what its orders say, tells when it has done them, and waits to be killed."""
 
-    def __init__(self, url: str, *orders: str) -> None:
-        command = [os.path.realpath(sys.executable), "-S", "-E", str(HERE / "tiny_peer.py"), url, *orders]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, reached: asyncio.Future[int]) -> None:
+        self._reached = reached
+        self._pidfd = -1
 
     async def reached(self) -> None:
         """Wait until it has done everything that it was told to."""
-        assert self._process.stdout is not None
-        said = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.read, 1), ANSWER_S)
-        assert said == b".", f"a tiny peer ended with {self._process.wait()} before it had done what it was told to"
+        pid = await asyncio.wait_for(self._reached, ANSWER_S)
+        assert pid, "a tiny peer could not do what it was told to"
 
     def kill(self) -> None:
-        """kill -9."""
-        self._process.kill()
+        """kill -9, once it has reached what it was told to."""
+        self._pidfd = os.pidfd_open(self._reached.result())
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def reap(self) -> None:
-        """Forget a process that was killed."""
-        self._process.wait(ANSWER_S)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+    def died(self) -> float:
+        """Wait until a killed one is dead, its connection closed by the kernel; returns when it was, on the monotonic clock: later
+        than it happened if this process has to wait for a processor, but never before."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        is_dead = poll.poll(1000 * ANSWER_S)
+        died_at = time.monotonic()
+        os.close(self._pidfd)
+        assert is_dead, "a tiny peer survived a kill"
+        return died_at
+
+
+class Nursery:
+    """The process of `tiny_peer.py`, of which tiny peers are forked. None of them survives it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._reached: dict[int, asyncio.Future[int]] = {}
+
+    def peer(self, url: str, *orders: str) -> TinyPeer:
+        """A new tiny peer."""
+        assert self._process.stdin is not None
+        number = len(self._reached)
+        reached = self._reached[number] = asyncio.get_running_loop().create_future()
+        self._process.stdin.write(f"{number} {url} {' '.join(orders)}\n".encode())
+        return TinyPeer(reached)
+
+    async def listen(self) -> None:
+        """Hear, as long as it lives, who has reached what it was told to."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            number, pid = map(int, line.split())
+            if not self._reached[number].done():
+                self._reached[number].set_result(pid)
+
+
+@asynccontextmanager
+async def nursery() -> AsyncIterator[Nursery]:
+    """Where tiny peers come from."""
+    process = await asyncio.create_subprocess_exec(
+        os.path.realpath(sys.executable),
+        "-S",
+        "-E",
+        str(HERE / "tiny_peer.py"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        process_group=0,
+    )
+    made = Nursery(process)
+    listening = asyncio.create_task(made.listen())
+    try:
+        yield made
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        listening.cancel()
+        await asyncio.wait([listening])
+        await buried(process)
+
+
+async def buried(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a process that was killed, of all that hold its pipes, and of the pipes: one that is open when the loop is
+    closed is found in the middle of some other test."""
+    async with asyncio.timeout(ANSWER_S):
+        await process.communicate(b"")
 
 
 def send(*frames: bytes) -> str:
     """The order to send these."""
-    return f"send={b''.join(frames).hex()}:0"
+    return f"send={b''.join(frames).hex()}"
 
 
 def read(frames: int) -> str:
     """The order to wait for so many frames."""
-    return f"read=:{frames}"
+    return f"read={frames}"
 
 
 def raise_descriptor_limit() -> None:

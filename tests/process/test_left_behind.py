@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.rows import ServeProcess
-from tests.raw_peers import RawClient, connect, hang_up
+from tests.process.rows import ServeProcess, broker_process, nursery, read, send
+from tests.raw_peers import HELLO, RawClient, connect, hang_up
 
 pytestmark = pytest.mark.process
 
@@ -50,3 +50,17 @@ def test_peers_that_were_connecting_when_a_test_failed(tmp_path: Path) -> None:
 
                 assert found_open(test) == [], f"failed {turns} turns after it began to connect"
         serve.stop()
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_processes_that_were_to_be_killed_when_a_test_failed(reached: bool) -> None:
+    """They hold a pipe of the nursery, so that none of them is left once that has been read to its end."""
+
+    async def test() -> None:
+        async with broker_process() as broker, nursery() as peers:
+            tiny = [peers.peer(broker.workers[0], send(HELLO), read(1 if reached else 100)) for _ in range(PEERS)]
+            if reached:
+                await asyncio.gather(*(peer.reached() for peer in tiny))
+            raise Failed
+
+    assert found_open(test) == []

@@ -13,13 +13,23 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.protocol.frames import PREFACE
-from tests.process.rows import BrokerProcess, TinyPeer, broker_process, percentile, raise_descriptor_limit, read, send
+from tests.process.rows import (
+    BrokerProcess,
+    Moment,
+    TinyPeer,
+    broker_process,
+    nursery,
+    percentile,
+    raise_descriptor_limit,
+    read,
+    send,
+)
 from tests.raw_peers import HELLO, RawClient, connect, echoed, kept, options
 
 pytestmark = pytest.mark.process
 
 TOLD_S = 0.1
-"""Within this an owner hears that its worker was killed."""
+"""Within this, of the broker's own time, an owner is told that its worker was killed."""
 
 BATCH = 20
 HALF_RESULT = encode(PacketType.RESULT, attempt=1, cookie=b"h" * 16, payload=bytes(5000))[:2500]
@@ -78,7 +88,8 @@ class Toll:
     """What the kills have cost so far."""
 
     told_s: list[float] = field(default_factory=list)
-    control_s: list[float] = field(default_factory=list)
+    lost: dict[bytes, tuple[str, Moment]] = field(default_factory=dict)
+    """Jobs that were lost with a worker, the step at which it was killed, and when it was dead."""
     waiting: list[bytes] = field(default_factory=list)
     """Jobs that no worker had begun: they must be done by the next that comes."""
 
@@ -94,12 +105,11 @@ async def bystand(broker: BrokerProcess, done: asyncio.Event) -> int:
     return served
 
 
-async def kill(victim: Victim, client: RawClient, control: RawClient, toll: Toll) -> None:
-    """Kill a worker; its owner is told of each job that it held, within the time that a machine that answers anybody at all needs."""
-    loop = asyncio.get_running_loop()
-    killed_at = loop.time()
+async def kill(victim: Victim, broker: BrokerProcess, client: RawClient, toll: Toll) -> None:
+    """Kill a worker; its owner is told of each job that it held, and of no other."""
     victim.process.kill()
-    control_s = await control.ping()
+    died = Moment(victim.process.died(), broker.unserved_s())
+    await client.ping()
     lost = []
     if victim.step.held:
         await client.until(
@@ -110,28 +120,36 @@ async def kill(victim: Victim, client: RawClient, control: RawClient, toll: Toll
     assert len(lost) == victim.step.held
     for cookie in lost:
         assert (await client.outcome(cookie)).code == Code.WORKER_WENT_AWAY
-        told_s = client.heard_at[cookie] - killed_at
-        toll.told_s.append(told_s)
-        # A machine that stands still answers nobody: what the control took longer than usual is not the broker's doing.
-        assert told_s - control_s <= TOLD_S, f"killed {victim.step.name}: told after {told_s:.3f} s, control {control_s:.3f} s"
-    toll.control_s.append(control_s)
+        toll.lost[cookie] = victim.step.name, died
     toll.waiting += [cookie for cookie in victim.cookies if cookie not in lost]
-    victim.process.reap()
+
+
+async def count_the_losses(broker: BrokerProcess, toll: Toll) -> None:
+    """Whether each owner was told in time; see the docstring of row 1's first test for what is measured."""
+    told = await broker.losses()
+    assert told.keys() == toll.lost.keys()
+    for cookie, (step, died) in toll.lost.items():
+        told_s = told[cookie].own_s(died)
+        assert told_s <= TOLD_S, f"killed {step}: told after {told_s:.3f} s"
+        toll.told_s.append(told_s)
+    toll.lost.clear()
 
 
 async def kill_workers(broker: BrokerProcess, kills: int) -> Toll:
     """Kill so many workers, a batch at a time, in turn at each step."""
-    client, control = await broker.client(), await broker.client()
+    client = await broker.client()
     toll = Toll()
-    for first in range(0, kills, BATCH):
-        victims = []
-        for number in range(first, min(first + BATCH, kills)):
-            step, pipeline = STEPS[number % len(STEPS)], f"doomed-{number}"
-            cookies = [client.run(pipeline, b"doomed") for _ in range(step.jobs)]
-            victims.append(Victim(step, TinyPeer(broker.workers[0], *step.orders(pipeline)), cookies))
-        await asyncio.gather(*(victim.process.reached() for victim in victims))
-        for victim in victims:
-            await kill(victim, client, control, toll)
+    async with nursery() as peers:
+        for first in range(0, kills, BATCH):
+            victims = []
+            for number in range(first, min(first + BATCH, kills)):
+                step, pipeline = STEPS[number % len(STEPS)], f"doomed-{number}"
+                cookies = [client.run(pipeline, b"doomed") for _ in range(step.jobs)]
+                victims.append(Victim(step, peers.peer(broker.workers[0], *step.orders(pipeline)), cookies))
+            await asyncio.gather(*(victim.process.reached() for victim in victims))
+            for victim in victims:
+                await kill(victim, broker, client, toll)
+            await count_the_losses(broker, toll)
     await broker.worker(1000, "doomed-*")
     for cookie in toll.waiting:
         assert (await client.outcome(cookie)).code == Code.OK
@@ -142,51 +160,57 @@ async def kill_workers(broker: BrokerProcess, kills: int) -> Toll:
 async def test_row_1_a_thousand_workers_killed_at_every_step_leave_no_job_stuck(
     listener: str, tmp_path_factory: pytest.TempPathFactory, record_property: Callable[[str, object], None]
 ) -> None:
+    """An owner is told within 100 ms of the close of its worker's connection.
+
+    That is a promise of the broker, not of the machine that it shares with this test and with a worker that needs a processor
+    to die. So the time runs from when the worker is dead, and the kernel has closed its connection, to when the broker has
+    written its owner's RESULT, which it notes itself; and what does not count is for how long the broker was ready to run and the
+    machine ran something else, which the kernel notes (`/proc/PID/schedstat`). All else counts: computing, sleeping, waiting for
+    a timer or for a disk. If this test is kept from running when a worker dies, it sees that late, and the figure comes out too
+    small; that may happen now and then, and not a thousand times.
+    """
     kills = 1000 if listener.startswith("tcp") else 100
     url = listener.format(tmp_path_factory.mktemp("row1"))
-    async with broker_process(workers=url) as broker:
+    async with broker_process(workers=url, notes_losses=True) as broker:
         done = asyncio.Event()
-        bystander = asyncio.create_task(bystand(broker, done))
-        toll = await asyncio.wait_for(kill_workers(broker, kills), 55)
-        done.set()
-        served = await bystander
-        assert served >= kills / 10
-        state = await broker.becomes(lambda state: state["connections"] == 5, "a killed worker is still connected")
+        async with asyncio.TaskGroup() as group:
+            bystander = group.create_task(bystand(broker, done))
+            toll = await kill_workers(broker, kills)
+            done.set()
+        assert bystander.result() >= kills / 10
+        state = await broker.becomes(lambda state: state["connections"] == 4, "a killed worker is still connected")
         assert (state["jobs"], state["waiting"], state["reserved"]) == (0, 0, 0)
         assert state["free"] == state["capacity"] == 1004
     figures = {"p50_ms": 0.5, "p99_ms": 0.99, "worst_ms": 1.0}
     for name, share in figures.items():
         record_property(name, round(1000 * percentile(toll.told_s, share), 1))
-    record_property("served meanwhile", served)
+    record_property("served meanwhile", bystander.result())
 
 
 async def test_row_1_a_worker_killed_while_it_does_not_read_is_noticed() -> None:
     """A connection that is not read from notices no reset by reading; here it is noticed by writing."""
-    async with broker_process(outbox_bytes_mark=100_000) as broker:
-        client, control = await broker.client(), await broker.client()
-        process = TinyPeer(broker.workers[0], send(HELLO), read(1), send(register(100, "doomed")), read(1))
-        await process.reached()
+    async with broker_process(outbox_bytes_mark=100_000, notes_losses=True) as broker, nursery() as peers:
+        client = await broker.client()
+        worker = peers.peer(broker.workers[0], send(HELLO), read(1), send(register(100, "doomed")), read(1))
+        await worker.reached()
         cookies = [client.run("doomed", bytes(1_000_000)) for _ in range(20)]
         await broker.becomes(
             lambda state: state["jobs"] == 20 and state["free"] + state["waiting"] > 0, "the jobs did not come"
         )
-        toll = Toll()
-        loop = asyncio.get_running_loop()
-        killed_at = loop.time()
-        process.kill()
-        control_s = await control.ping()
-        state = await broker.state()
+        worker.kill()
+        died = Moment(worker.died(), broker.unserved_s())
+        await client.ping()
+        state = await broker.becomes(lambda state: state["connections"] == 1, "a killed worker is still connected")
         lost = 20 - state["waiting"]
         await client.until(
-            lambda: sum((PacketType.RESULT, cookie) in client.heard for cookie in cookies) >= lost, "the owner was not told"
+            lambda: sum((PacketType.RESULT, cookie) in client.heard for cookie in cookies) == lost, "the owner was not told"
         )
-        told_s = max(client.heard_at[cookie] for cookie in cookies if (PacketType.RESULT, cookie) in client.heard) - killed_at
-        toll.told_s.append(told_s)
-        assert told_s - control_s <= TOLD_S
+        told = await broker.losses()
+        assert len(told) == lost
+        assert max(moment.own_s(died) for moment in told.values()) <= TOLD_S
         await broker.worker(100, "doomed")
         for cookie in cookies:
             assert (await client.outcome(cookie)).code in (Code.OK, Code.WORKER_WENT_AWAY)
-        process.reap()
 
 
 # Row 2
@@ -280,7 +304,7 @@ async def test_row_2_slots_of_clients_that_vanished_return_when_the_worker_repor
 
 
 async def test_row_2_three_hundred_real_client_processes_that_are_killed_leave_nothing() -> None:
-    async with broker_process() as broker:
+    async with broker_process() as broker, nursery() as peers:
         await broker.worker(10, "slow")
         owner = await broker.client()
         waiting = []
@@ -294,13 +318,13 @@ async def test_row_2_three_hundred_real_client_processes_that_are_killed_leave_n
                 ]
                 waiting.append(cookies[1])
                 half = packets.run(os.urandom(16), options("slow"), bytes(100))[:80]
-                victims.append(TinyPeer(broker.clients[0], send(HELLO), read(1), send(*runs), read(1), send(half)))
+                victims.append(peers.peer(broker.clients[0], send(HELLO), read(1), send(*runs), read(1), send(half)))
             await asyncio.gather(*(victim.reached() for victim in victims))
             for victim in victims:
                 victim.kill()
             await owner.echo(pipeline="slow")
             for victim in victims:
-                victim.reap()
+                victim.died()
         for cookie in waiting:
             owner.send(packets.cancel(cookie, number=1))
         state = await broker.becomes(lambda state: state["jobs"] == 0 and state["connections"] == 2, "something is left")

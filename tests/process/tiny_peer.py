@@ -1,10 +1,13 @@
-"""The smallest process that can hold a connection and be killed: `python -S -E tiny_peer.py URL ORDER…`.
+"""The smallest processes that can hold a connection and be killed: `python -S -E tiny_peer.py`.
 
-Orders are `send=HEX:0` and `read=:COUNT` (so many whole frames), one after the other; when all are done it writes a dot and waits for
-its end. It imports next to nothing, so that a thousand of them can be started in a test.
+Each line of its standard input is one of them, in words: a number, a URL, and orders, which are `send=HEX` and `read=COUNT` (so many
+whole frames). It is forked off, does one order after the other, says its number and its process id in a line when all are done (an id
+of 0 if it could not do them), and waits for its end: to be killed, or the end of standard input, which is that of everybody. Nothing is
+imported that is not needed and nothing is started anew, so that a thousand of them can be killed in a test.
 """
 
 import os
+import signal
 import sys
 from _socket import AF_INET, AF_UNIX, SOCK_STREAM, socket
 
@@ -14,13 +17,13 @@ def read_exactly(sock: socket, count: int) -> bytes:
     while len(data) < count:
         piece = sock.recv(count - len(data))
         if not piece:
-            os._exit(3)
+            raise OSError("the broker hung up")
         data += piece
     return data
 
 
-def main() -> None:
-    scheme, _, place = sys.argv[1].partition("://")
+def connected(url: str) -> socket:
+    scheme, _, place = url.partition("://")
     if scheme == "unix":
         sock = socket(AF_UNIX, SOCK_STREAM)
         sock.connect(place)
@@ -28,15 +31,36 @@ def main() -> None:
         host, _, port = place.rpartition(":")
         sock = socket(AF_INET, SOCK_STREAM)
         sock.connect((host, int(port)))
-    for order in sys.argv[2:]:
-        what, _, rest = order.partition("=")
-        data, _, frames = rest.rpartition(":")
-        if what == "send":
-            sock.sendall(bytes.fromhex(data))
-        for _ in range(int(frames)):
-            read_exactly(sock, int.from_bytes(read_exactly(sock, 4), "big"))
-    os.write(1, b".")
-    os.read(0, 1)  # until it is killed, or whoever started it has gone
+    return sock
+
+
+def live(number: str, url: str, orders: list[str], until: int) -> None:
+    """Do what was ordered, and wait until `until` ends."""
+    try:
+        sock = connected(url)
+        for order in orders:
+            what, _, data = order.partition("=")
+            if what == "send":
+                sock.sendall(bytes.fromhex(data))
+            else:
+                for _ in range(int(data)):
+                    read_exactly(sock, int.from_bytes(read_exactly(sock, 4), "big"))
+    except OSError:
+        os.write(1, f"{number} 0\n".encode())
+    else:
+        os.write(1, f"{number} {os.getpid()}\n".encode())
+        os.read(until, 1)
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # they are buried at once
+    until, ours = os.pipe()
+    for line in sys.stdin:
+        number, url, *orders = line.split()
+        if not os.fork():
+            os.close(ours)
+            live(number, url, orders, until)
+            os._exit(0)
 
 
 main()

@@ -107,14 +107,16 @@ async def test_a_worker_serves_once(stage) -> None:
 
 def test_importing_the_worker_is_quick_and_loads_no_broker() -> None:
     code = (
-        "import time; t = time.process_time(); import reasonchip_broker.worker; took = time.process_time() - t\n"
+        "import time; began = time.process_time(); import asyncio; loop = time.process_time() - began\n"
+        "import reasonchip_broker.worker; took = (time.process_time() - began) / loop\n"
         "import sys; heavy = {'uvloop', 'multiprocessing.spawn', 'reasonchip_broker.broker', 'structlog'} & set(sys.modules)\n"
         "print(took, sorted(heavy))"
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30) for _ in range(3)]
     assert {run.stdout.split(maxsplit=1)[1].strip() for run in runs} == {"[]"}
-    # Processor time, and the best of three, since the machine may be busy with other tests.
-    assert min(float(run.stdout.split()[0]) for run in runs) < 0.2
+    # Processor time too depends on who shares the caches, so it is compared with that of importing asyncio, a moment before, in the
+    # same process. That is 0.052 to 0.066 s where this was written, so three times is at most the 0.2 s that it is to take.
+    assert min(float(run.stdout.split()[0]) for run in runs) < 3
 
 
 # ── Running jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from reasonchip_broker.protocol.frames import PREFACE, BinaryDecoder, Frame
 from reasonchip_broker.testing.transport_peers import DEADLINE_S, Peer
 from reasonchip_broker.transports.endpoints import Endpoint, parse, server_transport
 from reasonchip_broker.transports.memory import MemoryClientTransport
+from tests import attentive
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -253,10 +254,5 @@ async def worker_of(
 
 
 async def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for something that nobody tells of, a loop turn at a time."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not holds():  # noqa: ASYNC110  # there is nothing to wait on: that is what this function is for
-                await asyncio.sleep(0)
-    except TimeoutError:
-        raise AssertionError(f"within {DEADLINE_S:g} s, {what}") from None
+    """Wait for something in this loop that nobody tells of."""
+    await attentive.until(holds, what, DEADLINE_S)

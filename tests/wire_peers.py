@@ -11,6 +11,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet, decode
 from reasonchip_broker.protocol.codes import PacketType
 from reasonchip_broker.protocol.frames import PREFACE, BinaryDecoder
+from tests import attentive
 
 DEADLINE_S = 10.0
 """How long anything may take that a test waits for."""
@@ -134,9 +135,7 @@ class BinaryPeer(Peer):
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something in the broker that nobody is told of."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110  # the broker sets no event for it
-            await asyncio.sleep(0.001)
+    await attentive.until(condition, "it did not come about", DEADLINE_S)
 
 
 def json_frame(body: bytes) -> bytes:

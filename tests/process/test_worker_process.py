@@ -13,6 +13,7 @@ import pytest
 
 from reasonchip_broker.limits import KIB, Limits
 from reasonchip_broker.protocol.codes import Code
+from tests.attentive import Word, gone
 from tests.unit.worker.harness import DEADLINE_S, Stage, soon, staged, until
 
 pytestmark = pytest.mark.process
@@ -23,20 +24,18 @@ APP = Path(__file__).with_name("worker_app.py")
 class App:
     """The running worker process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, begun: Word, end: Word) -> None:
         self.process = process
-        self.begun = folder / "begun"
-        self.end = folder / "end"
-        self.files = {"begun": str(self.begun), "end": str(self.end)}
+        self.begun = begun
+        self.end = end
+        self.words = {"begun": str(begun.path), "end": str(end.path)}
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def has_begun(self) -> None:
-        await until(self.begun.exists)
-
-    def has_written(self) -> bool:
-        return self.begun.exists() and bool(self.begun.read_text())
+    async def has_begun(self) -> str:
+        """Wait until a handler says so; returns what it says."""
+        return await self.begun.heard(DEADLINE_S)
 
     async def exit_code(self) -> int:
         async with asyncio.timeout(DEADLINE_S):
@@ -52,7 +51,8 @@ async def app(stage: Stage, *, capacity: int = 4, drain_s: float = 20.0) -> Asyn
     try:
         await until(lambda: stage.broker.switchboard.free_slots("echo") == capacity or process.returncode is not None)
         assert process.returncode is None
-        yield App(process, stage.folder)
+        with Word(stage.folder / "begun") as begun, Word(stage.folder / "end") as end:
+            yield App(process, begun, end)
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -69,26 +69,18 @@ async def stage(tmp_path) -> AsyncIterator[Stage]:
         yield made
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process that may not be our child runs, or is not buried yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
-
-
 # ── Signals ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_the_running_job_finish_and_delivers_its_result(stage, number) -> None:
     async with app(stage) as worker:
-        _, running = stage.owner.submit("until", worker.files)
+        _, running = stage.owner.submit("until", worker.words)
         await worker.has_begun()
         worker.signal(number)
         await until(lambda: stage.broker.switchboard.free_slots("echo") == 0)
         _, late = stage.owner.submit("echo")
-        worker.end.touch()
+        worker.end.say()
         assert (await soon(running)).value == "finished"
         assert await worker.exit_code() == 0
         assert not late.done()
@@ -97,7 +89,7 @@ async def test_a_signal_lets_the_running_job_finish_and_delivers_its_result(stag
 
 async def test_a_signal_is_heard_while_a_handler_blocks_the_main_loop(stage) -> None:
     async with app(stage) as worker:
-        _, running = stage.owner.submit("block", {"begun": str(worker.begun), "seconds": 0.8})
+        _, running = stage.owner.submit("block", {"begun": str(worker.begun.path), "seconds": 0.8})
         await worker.has_begun()
         worker.signal(signal.SIGTERM)
         await until(lambda: stage.broker.switchboard.free_slots("echo") == 0)
@@ -108,7 +100,7 @@ async def test_a_signal_is_heard_while_a_handler_blocks_the_main_loop(stage) -> 
 
 async def test_a_second_signal_stops_what_runs(stage) -> None:
     async with app(stage, drain_s=3600) as worker:
-        _, running = stage.owner.submit("until", worker.files)
+        _, running = stage.owner.submit("until", worker.words)
         await worker.has_begun()
         worker.signal(signal.SIGTERM)
         await until(lambda: stage.broker.switchboard.free_slots("echo") == 0)
@@ -120,7 +112,7 @@ async def test_a_second_signal_stops_what_runs(stage) -> None:
 
 async def test_when_the_drain_limit_is_over_what_runs_is_stopped(stage) -> None:
     async with app(stage, drain_s=0.1) as worker:
-        _, running = stage.owner.submit("until", worker.files)
+        _, running = stage.owner.submit("until", worker.words)
         await worker.has_begun()
         worker.signal(signal.SIGTERM)
         assert (await soon(running)).code == Code.WORKER_WENT_AWAY
@@ -129,27 +121,26 @@ async def test_when_the_drain_limit_is_over_what_runs_is_stopped(stage) -> None:
 
 async def test_ctrl_c_reaches_a_handlers_process_too_and_its_job_finishes(stage) -> None:
     async with app(stage) as worker:
-        _, running = stage.owner.submit("process.until", worker.files)
-        await until(worker.has_written)
+        _, running = stage.owner.submit("process.until", worker.words)
+        child_pid = int(await worker.has_begun())
         for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(int(worker.begun.read_text()), number)
+            os.kill(child_pid, number)
         os.killpg(worker.process.pid, signal.SIGINT)
         await until(lambda: stage.broker.switchboard.free_slots("echo") == 0)
-        worker.end.touch()
+        worker.end.say()
         assert (await soon(running)).value == ["finished", 1]
         assert await worker.exit_code() == 0
 
 
 async def test_a_killed_worker_takes_its_handlers_processes_with_it(stage) -> None:
     async with app(stage) as worker:
-        _, running = stage.owner.submit("process.until", worker.files)
-        await until(worker.has_written)
-        child_pid = int(worker.begun.read_text())
+        _, running = stage.owner.submit("process.until", worker.words)
+        child_pid = int(await worker.has_begun())
         killed_at = time.monotonic()
         worker.signal(signal.SIGKILL)
         assert (await soon(running)).code == Code.WORKER_WENT_AWAY
         assert time.monotonic() - killed_at < 1.0
-        await until(lambda: not is_alive(child_pid))
+        await gone(child_pid, DEADLINE_S)
 
 
 # ── Row 29 ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,7 +148,7 @@ async def test_a_killed_worker_takes_its_handlers_processes_with_it(stage) -> No
 
 async def test_blocking_the_main_loop_for_longer_than_the_lease_keeps_the_lease_row_29(tmp_path) -> None:
     async with staged(tmp_path, Limits(heartbeat_s=0.2, lease_s=0.6)) as stage, app(stage) as worker:
-        _, blocking = stage.owner.submit("block", {"begun": str(worker.begun), "seconds": 2.0})
+        _, blocking = stage.owner.submit("block", {"begun": str(worker.begun.path), "seconds": 2.0})
         await worker.has_begun()
         assert (await stage.owner.run("pid")).value == worker.process.pid, "threads go on meanwhile"
         assert not blocking.done()
@@ -177,7 +168,7 @@ async def test_raising_or_returning_what_cannot_be_sent_costs_only_the_job_row_2
 
 async def test_hanging_past_its_cancellation_costs_only_the_job_row_29(stage) -> None:
     async with app(stage, drain_s=0.1) as worker:
-        cookie, outcome = stage.owner.submit("stubborn", {"begun": str(worker.begun)})
+        cookie, outcome = stage.owner.submit("stubborn", {"begun": str(worker.begun.path)})
         await worker.has_begun()
         stage.owner.cancel(cookie, at_once=True)
         assert (await soon(outcome)).code == Code.CANCELLED
@@ -189,7 +180,7 @@ async def test_hanging_past_its_cancellation_costs_only_the_job_row_29(stage) ->
 
 async def test_a_thread_that_never_ends_does_not_keep_the_process_row_29(stage) -> None:
     async with app(stage, drain_s=0.1) as worker:
-        _, outcome = stage.owner.submit("stuck thread", {"begun": str(worker.begun)})
+        _, outcome = stage.owner.submit("stuck thread", {"begun": str(worker.begun.path)})
         await worker.has_begun()
         worker.signal(signal.SIGTERM)
         assert (await soon(outcome)).code == Code.WORKER_WENT_AWAY

@@ -1,6 +1,8 @@
 """A worker as an author would write it, with handlers that misbehave in every way that the tests ask for.
 
 python worker_app.py URL CAPACITY DRAIN_S
+
+`begun` and `end` are named pipes, by which a handler tells that it has begun and is told to end.
 """
 
 import asyncio
@@ -28,15 +30,21 @@ def pid() -> int:
 
 @worker.pipeline("until")
 async def until(begun: Path, end: Path) -> str:
-    begun.touch()
-    while not end.exists():  # noqa: ASYNC110  # a test makes the file
-        await asyncio.sleep(0.01)
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    descriptor = os.open(end, os.O_RDONLY | os.O_NONBLOCK)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        begun.write_text("begun")
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
     return "finished"
 
 
 @worker.pipeline("block")
 async def block(begun: Path, seconds: float) -> str:
-    begun.touch()
+    begun.write_text("begun")
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         time.sleep(0.05)
@@ -60,7 +68,7 @@ async def large(size: int) -> bytes:
 
 @worker.pipeline("stubborn")
 async def stubborn(begun: Path) -> None:
-    begun.touch()
+    begun.write_text("begun")
     while True:
         try:
             await asyncio.sleep(3600)
@@ -70,7 +78,7 @@ async def stubborn(begun: Path) -> None:
 
 @worker.pipeline("stuck thread")
 def stuck(begun: Path) -> None:
-    begun.touch()
+    begun.write_text("begun")
     while True:
         time.sleep(3600)
 
@@ -88,8 +96,8 @@ def leave_process(code: int) -> None:
 @worker.pipeline("process.until", executor="process")
 def until_in_process(begun: Path, end: Path, context: JobContext) -> list[Any]:
     begun.write_text(str(os.getpid()))
-    while not end.exists():
-        time.sleep(0.01)
+    with end.open("rb", buffering=0) as word:
+        word.read(1)
     return ["finished", context.attempt]
 
 

@@ -2,7 +2,7 @@
 
 Started as ours is: `serve --clients URL --workers URL`. `FAKE_FAULT` in the environment makes it misbehave: `refuse` answers each RUN
 with NO_CAPACITY, `die` ends it at the 100th job, `silent` never says that it is ready. It cuts what it writes to clients in pieces
-of odd sizes when `FAKE_PIECES` is set.
+of odd sizes when `FAKE_PIECES` is set, and says so in the named pipe `FAKE_WORD` when the first job comes.
 """
 
 import argparse
@@ -22,6 +22,7 @@ WELCOME, PING, PONG, REPLY, REGISTER, RUN, RESULT, ACK = 2, 3, 4, 6, 16, 17, 18,
 TEN_KEYS = ["packet_type", "cookie", "capacity", "pipeline", "variables", "detach", "rc", "error", "stacktrace", "result"]
 FAULT = os.environ.get("FAKE_FAULT", "")
 PIECES = os.environ.get("FAKE_PIECES", "")
+WORD = os.environ.get("FAKE_WORD", "")
 
 
 def packet(kind, code=0, cookie=bytes(16), number=0, meta=None):
@@ -40,6 +41,9 @@ class Broker:
         assert cookie not in self.owners, "a cookie was used twice"
         self.owners[cookie] = client
         self.jobs += 1
+        if WORD and self.jobs == 1:
+            with open(WORD, "w") as word:
+                word.write("a job")
         if FAULT == "die" and self.jobs == 100:
             os._exit(7)
         worker = self.workers[next(self.turn) % len(self.workers)]

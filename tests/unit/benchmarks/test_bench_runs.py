@@ -2,11 +2,11 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -87,9 +87,9 @@ def test_a_child_and_its_children_end_with_the_block(tmp_path):
     script = "sleep 600 & echo $!; wait"
     with Child("a shell", pinned(choose_cores().broker, ["sh", "-c", script]), tmp_path / "log", cwd=tmp_path) as child:
         grandchild = int(child.read_line(5, "its child"))
-        assert is_running(grandchild)
+        watched = os.pidfd_open(grandchild)
     assert not child.alive
-    wait_until(lambda: not is_running(grandchild))
+    wait_for(watched)
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
@@ -141,19 +141,24 @@ def short_directory():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_harness_that_is_stopped_takes_its_children_along(number, tmp_path, short_directory):
+    os.mkfifo(tmp_path / "word")
+    word = os.open(tmp_path / "word", os.O_RDWR | os.O_NONBLOCK)
     harness = subprocess.Popen(
         command("--only", "binary-unix-4x64", "--no-nats", "--rounds", "1", "--seconds", "30"),
         cwd=CHECKOUT,
-        env=environment(tmp_path, TMPDIR=short_directory),
+        env=environment(tmp_path, TMPDIR=short_directory, FAKE_WORD=str(tmp_path / "word")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: len(descendants(tmp_path)) >= 3)
-        time.sleep(0.3)
+        wait_for(word)  # the broker has got a job: everything runs
+        children = [os.pidfd_open(int(pid)) for pid in descendants(tmp_path) if int(pid) != harness.pid]
+        assert len(children) >= 2, "a broker and a generator of load"
         harness.send_signal(number)
         harness.wait(10)
-        wait_until(lambda: descendants(tmp_path) == [])
+        for child in children:
+            wait_for(child)
+        assert descendants(tmp_path) == []
     finally:
         harness.kill()
         harness.wait()
@@ -197,15 +202,10 @@ def descendants(path):
     return found
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, limit_s=10.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
+def wait_for(descriptor, limit_s=20.0):
+    """Wait until there is something to read, or a process (of a pidfd) has ended; and close it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    came = poll.poll(1000 * limit_s)
+    os.close(descriptor)
+    assert came, "it did not come about"

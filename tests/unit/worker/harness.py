@@ -19,6 +19,7 @@ from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.transports.connection import Connection, Flusher
 from reasonchip_broker.transports.endpoints import client_transport, server_transport
 from reasonchip_broker.worker import Worker
+from tests import attentive
 
 DEADLINE_S = 20.0
 _names = itertools.count()
@@ -186,7 +187,5 @@ async def staged(folder: Path, limits: Limits | None = None, worker_url: str = "
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something holds."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110  # what is waited for is in another thread, process or tested object
-            await asyncio.sleep(0.001)
+    """Wait for something in this loop that nobody tells of."""
+    await attentive.until(condition, "it did not come about", DEADLINE_S)

@@ -26,12 +26,17 @@ class Reports:
     def __init__(self) -> None:
         self.order: list[Job] = []
         self.outcomes: dict[Job, Outcome] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, job: Job, frame: bytes) -> None:
         self.order.append(job)
         self.outcomes[job] = Outcome(frame)
+        if self._loop is not None and not self._loop.is_closed():
+            # Most reports come from other threads, and whoever waits for one has to look.
+            self._loop.call_soon_threadsafe(lambda: None)
 
     async def of(self, job: Job) -> Outcome:
+        self._loop = asyncio.get_running_loop()
         await until(lambda: job in self.outcomes)
         return self.outcomes[job]
 

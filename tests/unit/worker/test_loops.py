@@ -7,22 +7,24 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from reasonchip_broker.worker import loops
-from tests.unit.worker.harness import until
 
 
 class Subject:
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.on_hurry: Callable[[], object] = lambda: None
 
     def leave(self) -> None:
         self.told.append("leave")
 
     def hurry(self) -> None:
         self.told.append("hurry")
+        self.on_hurry()
 
 
 def test_a_new_loop_is_uvloops_where_there_is_one(monkeypatch) -> None:
@@ -125,9 +127,11 @@ def test_a_signal_is_heard_by_a_loop_that_waits_and_by_one_that_is_blocked_row_2
         while not subject.told and time.monotonic() < deadline:
             pass  # The loop is blocked by a handler that computes.
         heard_while_blocked.extend(subject.told)
+        hurried, loop = asyncio.Event(), asyncio.get_running_loop()
+        subject.on_hurry = lambda: loop.call_soon_threadsafe(hurried.set)  # not every loop is woken by a signal
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
-        await until(lambda: len(subject.told) == 2)
+        await asyncio.wait_for(hurried.wait(), 20)
         timer.join()
 
     with loops.stopped_by_signals(subject):

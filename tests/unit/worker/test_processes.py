@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from reasonchip_broker.worker import context as contexts
 from reasonchip_broker.worker.jobs import Job
 from reasonchip_broker.worker.pipelines import Pipeline
 from reasonchip_broker.worker.processes import ProcessExecutor
-from tests.unit.worker.harness import Outcome, until
+from tests.attentive import Word, gone
+from tests.unit.worker.harness import DEADLINE_S, Outcome
 from tests.unit.worker.test_executors import Reports
 
 pytestmark = pytest.mark.process
@@ -42,7 +44,7 @@ def crashes() -> None:
 
 
 def hangs(begun: str) -> None:
-    Path(begun).touch()
+    Path(begun).write_text("begun")
     while True:
         time.sleep(3600)
 
@@ -78,6 +80,13 @@ def reports() -> Reports:
 
 
 @pytest.fixture
+def begun(tmp_path) -> Iterator[Word]:
+    """What a handler that hangs says first."""
+    with Word(tmp_path / "word") as word:
+        yield word
+
+
+@pytest.fixture
 def processes(reports):
     executor = ProcessExecutor(2, list(PIPELINES.values()), reports)
     yield executor
@@ -98,9 +107,8 @@ async def test_a_process_is_kept_for_the_next_job(processes, reports) -> None:
     assert answers[0][1] != os.getpid()
 
 
-async def test_a_handler_that_exits_or_crashes_costs_only_its_job_row_29(processes, reports, tmp_path) -> None:
-    begun = tmp_path / "begun"
-    other = job_of(hangs, begun=str(begun))
+async def test_a_handler_that_exits_or_crashes_costs_only_its_job_row_29(processes, reports, begun) -> None:
+    other = job_of(hangs, begun=str(begun.path))
     processes.start(other)
     outcome = await run(processes, reports, job_of(exits, code=7))
     assert (outcome.code, outcome.may_have_run) == (Code.EXCEPTION, True)
@@ -109,7 +117,7 @@ async def test_a_handler_that_exits_or_crashes_costs_only_its_job_row_29(process
     assert outcome.failure.error == "the handler's process was killed by SIGSEGV"
     assert (await run(processes, reports, job_of(unsendable))).code == Code.EXCEPTION
     assert (await run(processes, reports, job_of(identity, n=5))).value[0] == 5
-    await until(begun.exists)
+    await begun.heard(DEADLINE_S)
     assert other not in reports.outcomes
     contexts.cancel(other.context)
     processes.stop(other, at_once=False)
@@ -125,11 +133,19 @@ async def test_a_forked_grandchild_does_not_hide_the_end_of_a_process_row_29(pro
     assert outcome.failure.error == "the handler's process exited with code 9"
 
 
-async def test_a_job_that_is_stopped_while_its_process_starts_never_runs(processes, reports, tmp_path) -> None:
-    begun = tmp_path / "begun"
-    job = job_of(hangs, begun=str(begun))
+async def test_a_job_that_is_stopped_while_its_process_starts_never_runs(processes, reports, begun, monkeypatch) -> None:
+    claimed = threading.Event()
+
+    def claim(job: Job, claim: Callable[[Job], bool] = Job.claim) -> bool:
+        try:
+            return claim(job)
+        finally:
+            claimed.set()
+
+    monkeypatch.setattr(Job, "claim", claim)
+    job = job_of(hangs, begun=str(begun.path))
     processes.start(job)
-    await until(lambda: job.claimed)
+    assert await asyncio.to_thread(claimed.wait, DEADLINE_S)
     contexts.cancel(job.context)
     processes.stop(job, at_once=True)
     assert (await reports.of(job)).code == Code.CANCELLED
@@ -145,8 +161,7 @@ async def test_who_stops_a_finished_job_does_not_hit_the_next_one(processes, rep
 async def test_a_process_that_was_killed_from_outside_is_replaced(processes, reports) -> None:
     pid = (await run(processes, reports, job_of(identity, n=1))).value[1]
     os.kill(pid, signal.SIGKILL)
-    lane = processes._lanes[0]
-    await until(lambda: not lane._process.is_alive())
+    await gone(pid, DEADLINE_S)
     answer = (await run(processes, reports, job_of(identity, n=2))).value
     assert answer[0] == 2
     assert answer[1] != pid
@@ -164,12 +179,11 @@ async def test_a_process_that_cannot_be_started_is_told(processes, reports, monk
     assert (await run(processes, reports, job_of(identity, n=2))).code == Code.OK
 
 
-async def test_closing_leaves_no_process(reports, tmp_path) -> None:
+async def test_closing_leaves_no_process(reports, begun) -> None:
     executor = ProcessExecutor(2, list(PIPELINES.values()), reports)
-    begun = tmp_path / "begun"
-    executor.start(job_of(hangs, begun=str(begun)))
+    executor.start(job_of(hangs, begun=str(begun.path)))
     idle_pid = (await run(executor, reports, job_of(identity, n=1))).value[1]
-    await until(begun.exists)
+    await begun.heard(DEADLINE_S)
     pids = [lane._process.pid for lane in executor._lanes if lane._process is not None and lane._process.pid]
     assert len(pids) == 2
     assert idle_pid in pids

@@ -12,7 +12,9 @@ import pytest
 from reasonchip_broker.limits import KIB, Limits
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.worker import PipelineFailed, Worker, executors
-from tests.unit.worker.harness import Stage, soon, staged, until
+from tests import attentive
+from tests.attentive import Word
+from tests.unit.worker.harness import DEADLINE_S, Stage, soon, staged, until
 from tests.unit.worker.test_processes import exits, hangs, identity
 
 
@@ -105,7 +107,7 @@ async def test_a_handler_that_blocks_the_main_loop_costs_no_lease_row_29(tmp_pat
             done.set()
             await until(lambda: len(stage.broker.switchboard.peers) == 1)
 
-    thread = threading.Thread(target=asyncio.run, args=(other_side(),))
+    thread = threading.Thread(target=attentive.run, args=(other_side(),))
     thread.start()
     await asyncio.to_thread(ready.wait, 20)
     worker = Worker(told["url"], capacity=2)
@@ -199,8 +201,8 @@ async def test_a_handler_that_exits_its_process_costs_only_its_job_row_29(stage,
         assert (outcome.code, outcome.failure.error) == (Code.EXCEPTION, "the handler's process exited with code 3")
         assert (await stage.owner.run("identity", {"n": 3})).value[0] == 3
         assert (await stage.owner.run("echo", {"value": 1})).value == 1
-        begun = tmp_path / "begun"
-        cookie, outcome = stage.owner.submit("hangs", {"begun": str(begun)})
-        await until(begun.exists)
+        with Word(tmp_path / "begun") as begun:
+            cookie, outcome = stage.owner.submit("hangs", {"begun": str(begun.path)})
+            await begun.heard(DEADLINE_S)
         stage.owner.cancel(cookie, why="enough")
         assert (await soon(outcome)).failure.error == "cancelled; its process was killed: enough"

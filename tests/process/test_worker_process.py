@@ -43,10 +43,16 @@ class App:
 
 
 @asynccontextmanager
-async def app(stage: Stage, *, capacity: int = 4, drain_s: float = 20.0) -> AsyncIterator[App]:
+async def app(stage: Stage, *, capacity: int = 4, drain_s: float = 20.0, patience_s: float | None = None) -> AsyncIterator[App]:
     """The worker process, once it is registered; killed at the end, if it still runs, with all that is in its group."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(APP), stage.worker_url, str(capacity), str(drain_s), process_group=0
+        sys.executable,
+        str(APP),
+        stage.worker_url,
+        str(capacity),
+        str(drain_s),
+        *([] if patience_s is None else [str(patience_s)]),
+        process_group=0,
     )
     try:
         await until(lambda: stage.broker.switchboard.free_slots("echo") == capacity or process.returncode is not None)
@@ -167,7 +173,7 @@ async def test_raising_or_returning_what_cannot_be_sent_costs_only_the_job_row_2
 
 
 async def test_hanging_past_its_cancellation_costs_only_the_job_row_29(stage) -> None:
-    async with app(stage, drain_s=0.1) as worker:
+    async with app(stage, drain_s=0.1, patience_s=0.1) as worker:
         cookie, outcome = stage.owner.submit("stubborn", {"begun": str(worker.begun.path)})
         await worker.has_begun()
         stage.owner.cancel(cookie, at_once=True)
@@ -179,7 +185,7 @@ async def test_hanging_past_its_cancellation_costs_only_the_job_row_29(stage) ->
 
 
 async def test_a_thread_that_never_ends_does_not_keep_the_process_row_29(stage) -> None:
-    async with app(stage, drain_s=0.1) as worker:
+    async with app(stage, drain_s=0.1, patience_s=0.1) as worker:
         _, outcome = stage.owner.submit("stuck thread", {"begun": str(worker.begun.path)})
         await worker.has_begun()
         worker.signal(signal.SIGTERM)

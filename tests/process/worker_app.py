@@ -1,8 +1,9 @@
 """A worker as an author would write it, with handlers that misbehave in every way that the tests ask for.
 
-python worker_app.py URL CAPACITY DRAIN_S
+python worker_app.py URL CAPACITY DRAIN_S [PATIENCE_S]
 
-`begun` and `end` are named pipes, by which a handler tells that it has begun and is told to end.
+`begun` and `end` are named pipes, by which a handler tells that it has begun and is told to end. The worker waits
+for so long, in place of seconds, for what will not end.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reasonchip_broker.worker import JobContext, Worker
+from reasonchip_broker.worker import JobContext, Worker, executors, link, loops
 
 URL, CAPACITY, DRAIN_S = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+for patience in sys.argv[4:]:
+    executors.ABANDON_S = loops.WIND_UP_S = link.STOP_S = float(patience)
 worker = Worker(URL, capacity=CAPACITY, drain_s=DRAIN_S, name="the app")
 
 

@@ -2,8 +2,8 @@
 
 python worker_app.py URL CAPACITY DRAIN_S [PATIENCE_S]
 
-`begun` and `end` are named pipes, by which a handler tells that it has begun and is told to end. The worker waits
-for so long, in place of seconds, for what will not end.
+`begun` and `end` are named pipes, by which a handler tells that it has begun and is told to end. For what will not end, the worker
+waits PATIENCE_S in place of the seconds that the product has for it.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ TURNS = 12
 
 class Failed(Exception):
     """The test failed."""
+
+
+@pytest.fixture(autouse=True)
+def only_ours() -> Iterator[None]:
+    """What is collected is what these tests leave behind, and not, again and again, all that the tests before them have made."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def found_open(test: Callable[[], Coroutine[Any, Any, None]]) -> list[str]:

@@ -10,7 +10,7 @@
     ├── ConnectionLost             the connection to the broker ended, and why
     ├── RequestRefused             the broker refused a request: no job exists, the cookie is free
     │   ├── BadPacket              NoCapacity, Overloaded, Draining, NotServed, NotAllowed, CookieNotFound, CookieCollision,
-    │   └── …                      UnsupportedPacketType: one for each refusal code
+    │   └── …                      UnsupportedPacketType, OutcomeGone, WorkerNotFound: one for each refusal code
     └── JobFailed                  a job ended otherwise than OK: it has an outcome, and says whether it may have run
         ├── PipelineFailed         the pipeline itself failed (PROCESSOR_EXCEPTION)
         └── …                      JobException, JobCancelled, DeadlineExceeded, QueueTimeout, WorkerWentAway,
@@ -19,7 +19,7 @@
 The codes themselves, as numbers, are in `protocol.codes`; this module imports nothing, so each class names its code.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class ReasonChipError(Exception):
@@ -126,20 +126,58 @@ class NotServed(RequestRefused):
     code = 40
 
 
+class OutcomeGone(RequestRefused):
+    """The job is over, and its outcome is no longer kept: it was received by its client, or its retention has ended.
+
+    `outcome` is the number of the code that it ended with, or None if that is not known any more either.
+    """
+
+    code = 41
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, outcome: int | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.outcome = outcome
+
+
+class WorkerNotFound(RequestRefused):
+    """No connected worker has this name."""
+
+    code = 42
+
+
+class PastAttempt(NamedTuple):
+    """What became of one attempt of a job: its number, the worker's name, how it ended, and after how many seconds."""
+
+    attempt: int
+    worker: str
+    end: str
+    ran_s: float
+
+
 class JobFailed(ReasonChipError):
     """A job ended otherwise than OK.
 
     `error_type` is the name of the exception on the worker, "" where there was none; `stack` its stack trace, line by line;
-    `may_have_run` is False only where it is certain that no worker began the job.
+    `may_have_run` is False only where it is certain that no worker began the job; `history` is what became of each attempt, of a
+    job that might have several.
     """
 
     code: ClassVar[int] = 2
 
-    def __init__(self, message: str, *, error_type: str = "", stack: tuple[str, ...] = (), may_have_run: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        error_type: str = "",
+        stack: tuple[str, ...] = (),
+        may_have_run: bool = True,
+        history: tuple[PastAttempt, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.error_type = error_type
         self.stack = stack
         self.may_have_run = may_have_run
+        self.history = history
 
     def __str__(self) -> str:
         message = str(self.args[0]) if self.args else ""
@@ -190,7 +228,7 @@ class BrokerWentAway(JobFailed):
 
 
 class DeadLettered(JobFailed):
-    """Each attempt cost a worker its life."""
+    """Each attempt cost a worker its life; `history` tells which, and when."""
 
     code = 8
 
@@ -213,6 +251,8 @@ REFUSALS_BY_CODE: dict[int, type[RequestRefused]] = {
         NotAllowed,
         Draining,
         NotServed,
+        OutcomeGone,
+        WorkerNotFound,
     )
 }
 

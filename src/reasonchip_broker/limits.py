@@ -18,6 +18,9 @@ HANDSHAKE_FRAME_BYTES_MAX = 4 * KIB
 WORKER_CAPACITY_MAX = 10_000
 """Slots that one worker may declare: more is a mistake in its configuration, or an attack."""
 
+WORKER_HELD_MAX = 100_000
+"""Attempts that a worker may say it still holds: those on its slots, those that are parked, results that nobody has acknowledged."""
+
 WORKER_PATTERNS_MAX = 1_000
 """Pipeline names and globs in one REGISTER: each is compiled, and matched once against each pipeline seen."""
 
@@ -36,6 +39,24 @@ OPTIONS_CACHED_BYTES_MAX = 1 * KIB
 JSON_SLOT_REST_MS_MIN = 25
 JSON_SLOT_REST_MS_PER_SLOT = 5
 """A JSON worker of capacity over 1 answers before it has freed its slot; a RUN that comes sooner than about this kills it."""
+
+ATTEMPTS_MAX = 20
+"""Attempts that a job may ask for: what has cost twenty workers their lives will not do better."""
+
+BACKOFF_S_MAX = 60.0
+"""The wait between attempts doubles up to this."""
+
+RETRY_NAMES_MAX = 32
+"""Types of handler errors that a RUN may name for another attempt."""
+
+SESSION_GRACE_S_MAX = 60.0
+"""For how long a worker may ask that its jobs wait for it to come back: its jobs' owners wait as well."""
+
+STATUS_CHILDREN_MAX = 1_000
+"""Jobs of a run tree that one STATUS shows."""
+
+SPENT_SHARDS = 256
+"""Cookies of jobs whose outcome is acknowledged are kept in so many small tables: a large one stops the loop when it grows."""
 
 TIMER_TICK_S = 0.005
 """The grain of the timing wheel: timers fire at the end of their tick, never early and at most this late."""
@@ -88,7 +109,33 @@ class Limits:
     """How long a stopping broker waits for running jobs."""
 
     credit_frames: int = 64
-    """PROGRESS or INPUT frames that may be sent before the first CREDIT."""
+    credit_bytes_max: int = 256 * KIB
+    """PROGRESS or INPUT of a job that may be sent before there is CREDIT for it: so many frames, and no more than so many bytes (one
+    frame is always allowed)."""
+
+    ring_chunks_max: int = 256
+    ring_bytes_max: int = 1 * MIB
+    """What is kept of a job's PROGRESS, and as much of its INPUT, for a follower that comes later."""
+
+    rings_bytes_max: int = 128 * MIB
+    """What is kept of all jobs' PROGRESS and INPUT."""
+
+    retention_s: float = 300.0
+    """How long an outcome can be fetched, unless the job says otherwise."""
+
+    retention_s_max: float = 3600.0
+    """The longest that a job may ask for."""
+
+    outcomes_max: int = 100_000
+    outcomes_bytes_max: int = 128 * MIB
+    """Outcomes that are kept until they are acknowledged, in all; beyond, the oldest go first."""
+
+    client_outcomes_max: int = 50_000
+    client_outcomes_bytes_max: int = 64 * MIB
+    """Those of one client connection, so that one that never acknowledges can't drive out everybody else's."""
+
+    spent_max: int = 1_000_000
+    """Cookies of acknowledged jobs that are recognised, within the retention, and never run again."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -22,6 +22,11 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (default.client_jobs_max, limits.WORKER_CAPACITY_MAX) == (100_000, 10_000)
     assert (default.backlog_jobs_max, default.backlog_bytes_max) == (1_000_000, 1024 * MIB)
     assert (default.cancel_grace_s, default.kill_grace_s, default.drain_s, default.credit_frames) == (10, 10, 120, 64)
+    assert (default.credit_bytes_max, default.ring_chunks_max, default.ring_bytes_max) == (256 * KIB, 256, MIB)
+    assert (default.rings_bytes_max, default.retention_s, default.retention_s_max) == (128 * MIB, 300, 3600)
+    assert (default.outcomes_max, default.outcomes_bytes_max, default.spent_max) == (100_000, 128 * MIB, 1_000_000)
+    assert (default.client_outcomes_max, default.client_outcomes_bytes_max) == (50_000, 64 * MIB)
+    assert (limits.ATTEMPTS_MAX, limits.BACKOFF_S_MAX, limits.SESSION_GRACE_S_MAX) == (20, 60, 60)
 
 
 def test_a_silent_peer_is_gone_within_half_a_minute() -> None:

@@ -86,6 +86,12 @@ def payload_of(frame: bytes) -> bytes:
     return frame[HEADER_BYTES + meta_length :]
 
 
+def payload_length(frame: bytes) -> int:
+    """How many bytes its payload has."""
+    meta_length: int = _META_LENGTH.unpack_from(frame, _META_LENGTH_AT)[0]
+    return len(frame) - HEADER_BYTES - meta_length
+
+
 def readdressed(frame: bytes, attempt: int, number: int) -> bytes:
     """The frame with another attempt and number in its header."""
     head = frame[:_ATTEMPT_AT] + _ATTEMPT.pack(attempt) + frame[_ATTEMPT_AT + 2 : _NUMBER_AT] + _NUMBER.pack(number)

@@ -4,7 +4,7 @@ One byte names each, and the four families of codes share one numbering, so that
 packet carries it. The numbers never change and are never used again; `docs/reference/protocol.md` is their public list.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class Role(IntEnum):
@@ -70,10 +70,13 @@ class Code(IntEnum):
     NOT_ALLOWED = 38
     DRAINING = 39
     NOT_SERVED = 40
+    OUTCOME_GONE = 41
+    WORKER_NOT_FOUND = 42
     # Answers: the request was taken, and this is where the job stands.
     QUEUED = 64
     DISPATCHED = 65
     CANCELLING = 66
+    GAP = 67
 
 
 OUTCOMES = frozenset(code for code in Code if code < 32)
@@ -98,6 +101,33 @@ class CloseReason(IntEnum):
     PEER_CLOSED = 192
     CONNECTION_LOST = 193
     TLS_FAILED = 194
+
+
+class JobState(StrEnum):
+    """Where a job is, as STATUS tells it."""
+
+    ADMITTING = "admitting"
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PARKED = "parked"
+    CANCELLING = "cancelling"
+    SUSPENDED = "suspended"
+    BACKOFF = "backoff"
+    OVER = "over"
+
+
+class Waiting(StrEnum):
+    """Why a job is not running, as STATUS tells it."""
+
+    NOT_ADMITTED = "not_admitted"
+    NOT_SERVED = "not_served"
+    NO_FREE_SLOT = "no_free_slot"
+    WORKERS_DRAINING = "workers_draining"
+    WORKER_DISCONNECTED = "worker_disconnected"
+    BETWEEN_ATTEMPTS = "between_attempts"
+    STALE_ATTEMPT = "stale_attempt"
+    SLOT_LENT_OUT = "slot_lent_out"
 
 
 NO_COOKIE = bytes(16)

@@ -73,6 +73,8 @@ _RC_BY_CODE = {
     Code.DRAINING: Code.NO_CAPACITY,
     Code.NOT_SERVED: Code.NO_CAPACITY,
     Code.NOT_ALLOWED: Code.BAD_PACKET,
+    Code.OUTCOME_GONE: Code.COOKIE_COLLISION,
+    Code.WORKER_NOT_FOUND: Code.BAD_PACKET,
 }
 """Our codes that existing peers don't know, and what they are told instead; our name then stands in `error`."""
 

@@ -1,8 +1,10 @@
 """Every packet that either end sends, built here and nowhere else: one function a packet, arguments in words, a frame out."""
 
+from collections.abc import Sequence
+
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import schemas
-from reasonchip_broker.protocol.binary import encode
+from reasonchip_broker.protocol.binary import NUMBER_MAX, encode
 from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType
 
 FAILED_META = schemas.encode_meta(schemas.ResultMeta(ran=True))
@@ -31,6 +33,8 @@ def welcome_meta(connection_id: bytes, instance: bytes, limits: Limits, version:
         beat=int(limits.heartbeat_s * 1000),
         dead=int(limits.lease_s * 1000),
         credit=limits.credit_frames,
+        window=limits.credit_bytes_max,
+        retain=int(limits.retention_s * 1000),
         sw=SOFTWARE,
         v=version,
     )
@@ -52,9 +56,20 @@ def goodbye(reason: CloseReason, sentence: str, versions: tuple[int, ...] = ()) 
     return encode(PacketType.GOODBYE, code=reason, meta=schemas.encode_meta(meta))
 
 
-def reply(to: int, code: Code, sentence: str, *, cookie: bytes = NO_COOKIE, number: int = 0, retry_ms: int = 0) -> bytes:
+def reply(
+    to: int,
+    code: Code,
+    sentence: str,
+    *,
+    cookie: bytes = NO_COOKIE,
+    number: int = 0,
+    retry_ms: int = 0,
+    job: schemas.JobStatus | None = None,
+    held: Sequence[tuple[bytes, int]] = (),
+    count: int = 0,
+) -> bytes:
     """REPLY: the answer to the request of type `to` with that number (RUN: with that cookie)."""
-    meta = schemas.ReplyMeta(to=to, msg=sentence[:SENTENCE_CHARS_MAX], retry=retry_ms)
+    meta = schemas.ReplyMeta(to=to, msg=sentence[:SENTENCE_CHARS_MAX], retry=retry_ms, job=job, held=list(held), n=count)
     return encode(PacketType.REPLY, code=code, cookie=cookie, number=number, meta=schemas.encode_meta(meta))
 
 
@@ -83,9 +98,10 @@ def failed(
     error_type: str = "",
     stack: list[str] | None = None,
     may_have_run: bool = True,
+    history: Sequence[schemas.AttemptRecord] = (),
 ) -> bytes:
     """RESULT of a job that ended otherwise."""
-    payload = schemas.encode_meta(schemas.Failure(error=error, type=error_type, stack=stack))
+    payload = schemas.encode_meta(schemas.Failure(error=error, type=error_type, stack=stack, hist=list(history)))
     meta = FAILED_META if may_have_run else NEVER_RAN_META
     return encode(PacketType.RESULT, code=code, attempt=attempt, cookie=cookie, meta=meta, payload=payload)
 
@@ -96,9 +112,70 @@ def cancel(cookie: bytes, *, at_once: bool = False, why: str = "", attempt: int 
     return encode(PacketType.CANCEL, attempt=attempt, cookie=cookie, number=number, meta=meta)
 
 
-def drain(number: int = 0) -> bytes:
-    """DRAIN: no more jobs, finish what runs."""
-    return encode(PacketType.DRAIN, number=number)
+def cancel_batch(batch: bytes, *, at_once: bool = False, why: str = "", number: int = 0) -> bytes:
+    """CANCEL of every job of a batch."""
+    meta = schemas.encode_meta(schemas.CancelMeta(now=at_once, why=why[:SENTENCE_CHARS_MAX], batch=batch))
+    return encode(PacketType.CANCEL, number=number, meta=meta)
+
+
+def progress(cookie: bytes, attempt: int, number: int, payload: bytes, encoding: str) -> bytes:
+    """PROGRESS: chunk `number` of this attempt (from 1) from a worker, of the job to a client."""
+    meta = schemas.encode_meta(schemas.ChunkMeta(enc=encoding))
+    return encode(PacketType.PROGRESS, attempt=attempt, cookie=cookie, number=number, meta=meta, payload=payload)
+
+
+def input_chunk(cookie: bytes, number: int, payload: bytes, encoding: str, attempt: int = 0) -> bytes:
+    """INPUT: chunk `number` of the job (from 1)."""
+    meta = schemas.encode_meta(schemas.ChunkMeta(enc=encoding))
+    return encode(PacketType.INPUT, attempt=attempt, cookie=cookie, number=number, meta=meta, payload=payload)
+
+
+def gap(kind: PacketType, cookie: bytes, attempt: int, first: int, last: int) -> bytes:
+    """A PROGRESS or INPUT that stands for chunks that are no longer there: those numbered `first` to `last`."""
+    meta = schemas.encode_meta(schemas.ChunkMeta(first=first))
+    return encode(kind, code=Code.GAP, attempt=attempt, cookie=cookie, number=last, meta=meta)
+
+
+def credit(cookie: bytes, attempt: int, frames: int) -> bytes:
+    """CREDIT: so many more PROGRESS (from whoever gets them) or INPUT frames of a job may be sent."""
+    return encode(PacketType.CREDIT, attempt=attempt, cookie=cookie, number=frames)
+
+
+def ack(results: int) -> bytes:
+    """ACK: so many RESULTs of this connection have been received, in all."""
+    return encode(PacketType.ACK, number=results & NUMBER_MAX)
+
+
+def attach(cookie: bytes, *, first: int = 0, take: bool = True, number: int = 0) -> bytes:
+    """ATTACH: follow a job from PROGRESS `first` on (0: none of it), or fetch its outcome."""
+    meta = schemas.encode_meta(schemas.AttachMeta(first=first, take=take))
+    return encode(PacketType.ATTACH, cookie=cookie, number=number, meta=meta)
+
+
+def status(cookie: bytes, *, tree: bool = False, number: int = 0) -> bytes:
+    """STATUS: where is this job?"""
+    return encode(PacketType.STATUS, cookie=cookie, number=number, meta=schemas.encode_meta(schemas.StatusMeta(tree=tree)))
+
+
+def park(cookie: bytes, attempt: int) -> bytes:
+    """PARK: this job waits for something, and lends its slot out."""
+    return encode(PacketType.PARK, attempt=attempt, cookie=cookie)
+
+
+def resume(cookie: bytes, attempt: int) -> bytes:
+    """RESUME: this job wants a slot again (from a worker), or has one (from the broker)."""
+    return encode(PacketType.RESUME, attempt=attempt, cookie=cookie)
+
+
+def extend(cookie: bytes, attempt: int, more_ms: int) -> bytes:
+    """EXTEND: this attempt may run for so many milliseconds from now."""
+    return encode(PacketType.EXTEND, attempt=attempt, cookie=cookie, number=more_ms)
+
+
+def drain(number: int = 0, worker: str = "") -> bytes:
+    """DRAIN: no more jobs, finish what runs. From a client: no more jobs to the worker of that name."""
+    meta = schemas.encode_meta(schemas.DrainMeta(worker=worker)) if worker else b""
+    return encode(PacketType.DRAIN, number=number, meta=meta)
 
 
 def json_run(cookie: bytes, pipeline: str, variables: bytes, *, detach: bool) -> bytes:

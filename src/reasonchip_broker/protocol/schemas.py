@@ -4,18 +4,26 @@ msgspec checks and decodes in one pass. This module stays interpreted in the com
 module loses its field types). Field names are the wire's keys, which are short because they travel; unknown keys are ignored.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from reasonchip_broker.limits import NAME_CHARS_MAX, WORKER_CAPACITY_MAX, WORKER_PATTERNS_MAX
+from reasonchip_broker.limits import (
+    ATTEMPTS_MAX,
+    NAME_CHARS_MAX,
+    RETRY_NAMES_MAX,
+    WORKER_CAPACITY_MAX,
+    WORKER_HELD_MAX,
+    WORKER_PATTERNS_MAX,
+)
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
 """A name that people read in logs and terminals: no control characters, no line ends."""
 
 Sentence = Annotated[str, Meta(max_length=4096)]
 Uuid = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Map = TypeVar("Map", bound=msgspec.Struct)
 Unsigned = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 
 
@@ -32,7 +40,11 @@ class HelloMeta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WelcomeMeta(msgspec.Struct, frozen=True):
-    """WELCOME: the connection's id, the broker's instance, and the limits in force (`beat` and `dead` in milliseconds)."""
+    """WELCOME: the connection's id, the broker's instance, and the limits in force.
+
+    `beat`, `dead` and `retain` (how long outcomes are kept) are milliseconds; `credit` frames and `window` bytes of a job's PROGRESS or
+    INPUT may be sent before there is credit for more.
+    """
 
     conn: Uuid
     broker: Uuid
@@ -41,6 +53,8 @@ class WelcomeMeta(msgspec.Struct, frozen=True):
     beat: Unsigned
     dead: Unsigned
     credit: Unsigned
+    window: Unsigned = 256 * 1024
+    retain: Unsigned = 300_000
     sw: str = ""
     v: str = ""
     feat: list[str] = []
@@ -53,12 +67,43 @@ class GoodbyeMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     versions: list[int] = []
 
 
+class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a job is (`state`, a name of `JobState`) and, if it waits, why: `why` is a name of `Waiting`, for programs.
+
+    `pipe` is its pipeline; `att` and `of` its attempt and how many it may have; `age` and `left` milliseconds since it was taken
+    and until its deadline (0: none); `prog` and `inp` the highest numbers of its PROGRESS and INPUT; `worker` the name of the worker
+    that holds it; `out` the code of its outcome, if it is over; `kids` its children, if they were asked for.
+    """
+
+    state: str
+    why: str = ""
+    pipe: str = ""
+    att: Unsigned = 0
+    of: Unsigned = 1
+    age: Unsigned = 0
+    left: Unsigned = 0
+    prog: Unsigned = 0
+    inp: Unsigned = 0
+    worker: str = ""
+    out: Unsigned | None = None
+    cookie: Annotated[bytes, Meta(max_length=16)] = b""
+    parent: Annotated[bytes, Meta(max_length=16)] = b""
+    kids: list["JobStatus"] = []
+
+
 class ReplyMeta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """REPLY: the type of the request (`to`), a sentence, and when to try again (milliseconds)."""
+    """REPLY: the type of the request (`to`), a sentence, and when to try again (milliseconds).
+
+    `job` answers STATUS and ATTACH, and a RUN that was sent again; `held` answers a REGISTER that resumes: the (cookie, attempt) pairs
+    that the worker keeps; `n` is to how many jobs a CANCEL of a batch went.
+    """
 
     to: Unsigned
     msg: Sentence = ""
     retry: Unsigned = 0
+    job: JobStatus | None = None
+    held: list[tuple[Uuid, Unsigned]] = []
+    n: Unsigned = 0
 
 
 class RegisterMeta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,11 +112,18 @@ class RegisterMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     cap: Annotated[int, Meta(ge=1, le=WORKER_CAPACITY_MAX)]
     serves: Annotated[list[Name], Meta(min_length=1, max_length=WORKER_PATTERNS_MAX)]
     labels: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
-    held: list[tuple[Uuid, Unsigned]] = []
+    held: Annotated[list[tuple[Uuid, Unsigned]], Meta(max_length=WORKER_HELD_MAX)] = []
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """RUN: the pipeline, how its variables are encoded, and what the broker is to do with the job."""
+    """RUN: the pipeline, how its variables are encoded, and what the broker is to do with the job. Times are milliseconds.
+
+    `follow`: send PROGRESS to this connection. `att`: attempts; `back`: wait before the second, doubled for each further one;
+    `again`: types of handler errors that use up an attempt instead of ending the job ("*": any). `orphan`: cancel the job so long
+    after its client is gone (absent: never). `keep`: how long its outcome is kept. `qlim`, `rlim`: how long it may wait for a slot,
+    and how long an attempt may run. `parent`: the job whose handler sent this one; `loose`: it outlives that one. `at`: the broker's
+    instance that it was first sent to.
+    """
 
     p: Name
     enc: Annotated[str, Meta(max_length=32)] = ""
@@ -79,6 +131,34 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     queue: bool = True
     reply: bool = False
     detach: bool = False
+    follow: bool = False
+    att: Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)] = 1
+    back: Unsigned = 500
+    again: Annotated[list[Name], Meta(max_length=RETRY_NAMES_MAX)] = []
+    orphan: Unsigned | None = None
+    keep: Unsigned | None = None
+    qlim: Unsigned = 0
+    rlim: Unsigned = 0
+    parent: Uuid | None = None
+    loose: bool = False
+    batch: Uuid | None = None
+    at: Uuid | None = None
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether the broker has nothing to do for such a job but run it."""
+        return not (
+            self.reply
+            or self.follow
+            or self.att > 1
+            or self.orphan is not None
+            or self.keep is not None
+            or self.qlim
+            or self.rlim
+            or self.parent
+            or self.batch
+            or self.at
+        )
 
 
 class ResultMeta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,18 +169,56 @@ class ResultMeta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CancelMeta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """CANCEL: politely, or at once; and why."""
+    """CANCEL: politely, or at once; and why. `batch`: every job of a batch, instead of the one of the cookie."""
 
     now: bool = False
     why: Sentence = ""
+    batch: Uuid | None = None
+
+
+class ChunkMeta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """PROGRESS and INPUT: the chunk's encoding; of a GAP (`code` 67) `first`, the number of the first chunk that is missing."""
+
+    enc: Annotated[str, Meta(max_length=32)] = ""
+    first: Unsigned = 0
+
+
+class AttachMeta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """ATTACH: from which number on PROGRESS is wanted (0: none), and whether this connection becomes the primary follower."""
+
+    first: Unsigned = 0
+    take: bool = True
+
+
+class StatusMeta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """STATUS: whether the job's children are asked for too."""
+
+    tree: bool = False
+
+
+class DrainMeta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """DRAIN from a client, for an operator: the name of the worker that gets no more jobs."""
+
+    worker: Name
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What became of an attempt: its number, the worker's name, how it ended, and after how many milliseconds."""
+
+    attempt: Unsigned
+    worker: str
+    end: str
+    ran_ms: Unsigned
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The payload of a RESULT that is not OK: what went wrong, the exception's type, and its stack trace line by line."""
+    """The payload of a RESULT that is not OK: what went wrong, the exception's type, its stack trace line by line, and, of a job with
+    several attempts, what became of each (`hist`)."""
 
     error: str = ""
     type: str = ""
     stack: list[str] | None = None
+    hist: list[AttemptRecord] = []
 
 
 class JsonPacket(msgspec.Struct):
@@ -129,17 +247,12 @@ _json_values: "dict[str, msgspec.json.Decoder[Any]]" = {
     "stacktrace": msgspec.json.Decoder(list[str] | None),
 }
 _encoder = msgspec.msgpack.Encoder()
-_hello = msgspec.msgpack.Decoder(HelloMeta)
-_welcome = msgspec.msgpack.Decoder(WelcomeMeta)
-_goodbye = msgspec.msgpack.Decoder(GoodbyeMeta)
-_reply = msgspec.msgpack.Decoder(ReplyMeta)
-_register = msgspec.msgpack.Decoder(RegisterMeta)
-_run = msgspec.msgpack.Decoder(RunOptions)
-_result = msgspec.msgpack.Decoder(ResultMeta)
-_cancel = msgspec.msgpack.Decoder(CancelMeta)
 _failure = msgspec.msgpack.Decoder(Failure)
 
 EMPTY_MAP = b"\x80"
+_FIXMAP = 0x80
+_FIXMAP_PAIRS_MAX = 15
+_MAP_16 = 0xDE
 
 
 class MetaInvalid(Exception):
@@ -163,60 +276,43 @@ def _decode(decoder: "msgspec.msgpack.Decoder[Any]", meta: bytes) -> Any:
 
 
 def _is_map(meta: bytes) -> bool:
-    return 0x80 <= meta[0] <= 0x8F or meta[0] in (0xDE, 0xDF)
+    return _FIXMAP <= meta[0] <= _FIXMAP | _FIXMAP_PAIRS_MAX or meta[0] in (_MAP_16, 0xDF)
 
 
 def encode_meta(meta: msgspec.Struct) -> bytes:
     """A schema's MessagePack map, defaults left out where its schema says so."""
-    return _encoder.encode(meta)
+    encoded = _encoder.encode(meta)
+    if encoded[0] == _MAP_16 and encoded[1] == 0 and encoded[2] <= _FIXMAP_PAIRS_MAX:
+        # msgspec chooses the form of a map by the fields of its schema, though defaults were left out; RUN travels most and is small.
+        return bytes((_FIXMAP | encoded[2],)) + encoded[3:]
+    return encoded
 
 
-def hello_meta(meta: bytes) -> HelloMeta:
-    """Decode HELLO's meta. Raises MetaInvalid, MetaUndecodable, as all of these do."""
-    value: HelloMeta = _decode(_hello, meta)
-    return value
+class Decoder(Generic[Map]):
+    """Decodes the meta of one type of packet. Raises MetaInvalid, MetaUndecodable."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, schema: type[Map]) -> None:
+        self._decoder = msgspec.msgpack.Decoder(schema)
+
+    def __call__(self, meta: bytes) -> Map:
+        value: Map = _decode(self._decoder, meta)
+        return value
 
 
-def welcome_meta(meta: bytes) -> WelcomeMeta:
-    """Decode WELCOME's meta."""
-    value: WelcomeMeta = _decode(_welcome, meta)
-    return value
-
-
-def goodbye_meta(meta: bytes) -> GoodbyeMeta:
-    """Decode GOODBYE's meta."""
-    value: GoodbyeMeta = _decode(_goodbye, meta)
-    return value
-
-
-def reply_meta(meta: bytes) -> ReplyMeta:
-    """Decode REPLY's meta."""
-    value: ReplyMeta = _decode(_reply, meta)
-    return value
-
-
-def register_meta(meta: bytes) -> RegisterMeta:
-    """Decode REGISTER's meta."""
-    value: RegisterMeta = _decode(_register, meta)
-    return value
-
-
-def run_options(meta: bytes) -> RunOptions:
-    """Decode RUN's meta."""
-    value: RunOptions = _decode(_run, meta)
-    return value
-
-
-def result_meta(meta: bytes) -> ResultMeta:
-    """Decode RESULT's meta."""
-    value: ResultMeta = _decode(_result, meta)
-    return value
-
-
-def cancel_meta(meta: bytes) -> CancelMeta:
-    """Decode CANCEL's meta."""
-    value: CancelMeta = _decode(_cancel, meta)
-    return value
+hello_meta = Decoder(HelloMeta)
+welcome_meta = Decoder(WelcomeMeta)
+goodbye_meta = Decoder(GoodbyeMeta)
+reply_meta = Decoder(ReplyMeta)
+register_meta = Decoder(RegisterMeta)
+run_options = Decoder(RunOptions)
+result_meta = Decoder(ResultMeta)
+cancel_meta = Decoder(CancelMeta)
+chunk_meta = Decoder(ChunkMeta)
+attach_meta = Decoder(AttachMeta)
+status_meta = Decoder(StatusMeta)
+drain_meta = Decoder(DrainMeta)
 
 
 def failure(payload: bytes) -> Failure:

@@ -10,22 +10,31 @@ import pytest
 from msgspec import inspect
 
 from reasonchip_broker.limits import (
+    ATTEMPTS_MAX,
+    BACKOFF_S_MAX,
     FRAME_BYTES_SETTABLE,
     HANDSHAKE_FRAME_BYTES_MAX,
+    MIB,
+    RETRY_NAMES_MAX,
+    SESSION_GRACE_S_MAX,
+    STATUS_CHILDREN_MAX,
     WORKER_CAPACITY_MAX,
     WORKER_PATTERNS_MAX,
     Limits,
 )
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
+from reasonchip_broker.protocol.codes import CloseReason, Code, JobState, PacketType, Role, Waiting
 from reasonchip_broker.protocol.frames import HEADER, HEADER_BYTES, PREFACE, BinaryDecoder
 from reasonchip_broker.protocol.json_v0 import JsonDecoder, to_json
-from tests.golden.table import BUILT, COOKIE, all_golden
+from tests.golden.table import BUILT, COOKIE, EVERY_OPTION, all_golden
 from tests.wire_peers import json_frame
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "protocol.md").read_text("utf-8")
 DUMPS = re.findall(r'^```text title="(\w+)\.hex"\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
 UNSIGNED_MAX = 0xFFFFFFFF
+
+# What the page calls a map or an array that stands within a map.
+NESTED: dict[type, str] = {schemas.JobStatus: "job status", schemas.AttemptRecord: "attempt record"}
 
 # The heading under which a schema's table stands.
 SCHEMAS: dict[str, type[msgspec.Struct]] = {
@@ -38,6 +47,12 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "### RESULT": schemas.ResultMeta,
     "### CANCEL": schemas.CancelMeta,
     "### The failure": schemas.Failure,
+    "### PROGRESS": schemas.ChunkMeta,
+    "### INPUT": schemas.ChunkMeta,
+    "### ATTACH": schemas.AttachMeta,
+    "### STATUS": schemas.StatusMeta,
+    "### DRAIN": schemas.DrainMeta,
+    "### Where a job is": schemas.JobStatus,
 }
 
 
@@ -91,6 +106,8 @@ def described(kind: inspect.Type) -> str:
             return f"[{', '.join(described(item) for item in items)}]"
         case inspect.DictType(key_type=key, value_type=value):
             return f"{{{described(key)}: {described(value)}}}{bounds(kind)}"
+        case inspect.StructType(cls=schema):
+            return NESTED[schema]
         case _:
             raise AssertionError(f"the page has no word for {kind}")
 
@@ -123,10 +140,13 @@ def test_each_dump_is_taken_by_our_decoder_as_one_whole_frame(name: str, text: s
     assert f"{frames[0][0]}, {PacketType(frames[0][0]).name}" in text
 
 
-def test_there_is_a_dump_of_every_packet_that_exists() -> None:
-    reserved = {row[1] for row in rows(section("### Packet types").partition("Reserved")[2])}
-    shown = {dumped(text)[4] for _, text in DUMPS}
-    assert {kind for kind in PacketType if kind.name not in reserved} == shown
+def test_there_is_a_dump_of_every_packet() -> None:
+    assert {dumped(text)[4] for _, text in DUMPS} == set(PacketType)
+
+
+def test_the_dump_with_every_option_has_every_option() -> None:
+    keys = msgspec.msgpack.decode(schemas.encode_meta(EVERY_OPTION))
+    assert list(keys) == [row[0].strip("`") for row in rows(section("### RUN"))[1:]]
 
 
 def test_json_frames_are_those_that_our_code_makes() -> None:
@@ -185,12 +205,17 @@ def test_the_codes_of_existing_peers_and_their_keys_are_on_the_page() -> None:
     assert set(known) == {code.name for code in Code if code < Code.QUEUED} - unknown
 
 
+def test_every_state_and_every_reason_to_wait_stand_on_the_page() -> None:
+    words = [row[0].strip("`") for row in rows(section("### Where a job is")) if len(row) == 2]
+    assert words == ["state", *JobState, "why", *Waiting]
+
+
 # Keys
 
 
 @pytest.mark.parametrize(("heading", "schema"), SCHEMAS.items())
 def test_every_key_stands_on_the_page_with_its_type_and_default(heading: str, schema: type[msgspec.Struct]) -> None:
-    table = {row[0].strip("`"): row[1:] for row in rows(section(heading)) if re.fullmatch(r"`\w+`", row[0])}
+    table = {row[0].strip("`"): row[1:] for row in rows(section(heading)) if len(row) == 4 and re.fullmatch(r"`\w+`", row[0])}
     info = inspect.type_info(schema)
     assert isinstance(info, inspect.StructType)
     assert list(table) == [field.encode_name for field in info.fields]
@@ -201,6 +226,16 @@ def test_every_key_stands_on_the_page_with_its_type_and_default(heading: str, sc
             f"{heading} {field.name}: {said!r}, not {kind!r}"
         )
         assert default == default_of(field), f"{heading} {field.name}"
+
+
+def test_an_attempt_record_is_the_array_that_the_page_says() -> None:
+    info = inspect.type_info(schemas.AttemptRecord)
+    assert isinstance(info, inspect.StructType)
+    assert info.array_like
+    places = [row for row in rows(section("### The failure")) if row[0].isdigit()]
+    assert [int(row[0]) for row in places] == list(range(len(info.fields)))
+    assert [row[1].strip("`") for row in places] == [field.encode_name for field in info.fields]
+    assert [row[2].removesuffix(", ms") for row in places] == [described(field.type) for field in info.fields]
 
 
 # Limits
@@ -220,10 +255,36 @@ def test_limits_are_those_of_a_broker_that_is_not_configured() -> None:
         WORKER_CAPACITY_MAX,
         WORKER_PATTERNS_MAX,
         packets.SENTENCE_CHARS_MAX,
+        ATTEMPTS_MAX,
+        RETRY_NAMES_MAX,
+        STATUS_CHILDREN_MAX,
+        limits.credit_frames,
+        limits.credit_bytes_max,
+        limits.ring_chunks_max,
+        limits.outcomes_max,
+        limits.client_outcomes_max,
+        limits.spent_max,
     ):
         assert f"{number:,}" in text
-    for seconds in (limits.handshake_s, limits.tls_handshake_s, limits.heartbeat_s, limits.lease_s, limits.write_deadline_s):
-        assert f"{seconds:g} s" in text
+    for mebibytes in (
+        limits.ring_bytes_max,
+        limits.rings_bytes_max,
+        limits.outcomes_bytes_max,
+        limits.client_outcomes_bytes_max,
+    ):
+        assert f"{mebibytes // MIB} MiB" in text
+    for seconds in (
+        limits.handshake_s,
+        limits.tls_handshake_s,
+        limits.heartbeat_s,
+        limits.lease_s,
+        limits.write_deadline_s,
+        limits.retention_s,
+        limits.retention_s_max,
+        BACKOFF_S_MAX,
+        SESSION_GRACE_S_MAX,
+    ):
+        assert f"{seconds:,g} s" in text
 
 
 def test_the_preface_and_the_header_are_as_described() -> None:

@@ -1,7 +1,16 @@
 """The numbers on the wire. They are frozen: a number that changes here cuts off every peer that was built before."""
 
 from reasonchip_broker.errors import FAILURES_BY_CODE, REFUSALS_BY_CODE
-from reasonchip_broker.protocol.codes import NO_COOKIE, OUTCOMES, REFUSALS, CloseReason, Code, PacketType
+from reasonchip_broker.protocol.codes import (
+    NO_COOKIE,
+    OUTCOMES,
+    REFUSALS,
+    CloseReason,
+    Code,
+    JobState,
+    PacketType,
+    Waiting,
+)
 
 PACKET_TYPES = {
     "HELLO": 1,
@@ -47,8 +56,10 @@ REFUSAL_NUMBERS = {
     "NOT_ALLOWED": 38,
     "DRAINING": 39,
     "NOT_SERVED": 40,
+    "OUTCOME_GONE": 41,
+    "WORKER_NOT_FOUND": 42,
 }
-ANSWER_NUMBERS = {"QUEUED": 64, "DISPATCHED": 65, "CANCELLING": 66}
+ANSWER_NUMBERS = {"QUEUED": 64, "DISPATCHED": 65, "CANCELLING": 66, "GAP": 67}
 CLOSE_NUMBERS = {
     "NORMAL": 128,
     "PROTOCOL_ERROR": 129,
@@ -66,6 +77,17 @@ CLOSE_NUMBERS = {
     "CONNECTION_LOST": 193,
     "TLS_FAILED": 194,
 }
+STATES = {"admitting", "scheduled", "queued", "running", "parked", "cancelling", "suspended", "backoff", "over"}
+REASONS_TO_WAIT = {
+    "not_admitted",
+    "not_served",
+    "no_free_slot",
+    "workers_draining",
+    "worker_disconnected",
+    "between_attempts",
+    "stale_attempt",
+    "slot_lent_out",
+}
 
 
 def test_packet_types_have_the_numbers_that_they_had() -> None:
@@ -78,6 +100,12 @@ def test_codes_have_the_numbers_that_they_had() -> None:
 
 def test_close_reasons_have_the_numbers_that_they_had() -> None:
     assert {reason.name: reason.value for reason in CloseReason} == CLOSE_NUMBERS
+
+
+def test_states_and_reasons_to_wait_have_the_words_that_they_had() -> None:
+    assert {str(state) for state in JobState} == STATES
+    assert {str(reason) for reason in Waiting} == REASONS_TO_WAIT
+    assert all(word.name.lower() == word for word in (*JobState, *Waiting))
 
 
 def test_a_number_means_one_thing_whatever_packet_carries_it() -> None:

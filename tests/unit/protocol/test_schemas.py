@@ -8,6 +8,7 @@ import pytest
 
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.schemas import MetaInvalid, MetaUndecodable
+from tests.golden.table import EVERY_OPTION
 
 DECODERS: dict[str, Callable[[bytes], msgspec.Struct]] = {
     "hello": schemas.hello_meta,
@@ -18,6 +19,10 @@ DECODERS: dict[str, Callable[[bytes], msgspec.Struct]] = {
     "run": schemas.run_options,
     "result": schemas.result_meta,
     "cancel": schemas.cancel_meta,
+    "chunk": schemas.chunk_meta,
+    "attach": schemas.attach_meta,
+    "status": schemas.status_meta,
+    "drain": schemas.drain_meta,
 }
 LEAST: dict[str, dict[str, Any]] = {
     "hello": {},
@@ -28,6 +33,10 @@ LEAST: dict[str, dict[str, Any]] = {
     "run": {"p": "x"},
     "result": {},
     "cancel": {},
+    "chunk": {},
+    "attach": {},
+    "status": {},
+    "drain": {"worker": "w"},
 }
 ID, LONG, NAME = bytes(16), "x" * 4096, "n" * 255
 TAKEN: list[tuple[str, str, Any]] = [
@@ -42,11 +51,16 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("hello", "inst", ID),
     ("hello", "grace", 0xFFFFFFFF),
     ("welcome", "frame", 0xFFFFFFFF),
+    ("welcome", "window", 0xFFFFFFFF),
+    ("welcome", "retain", 0xFFFFFFFF),
     ("goodbye", "msg", LONG),
     ("goodbye", "versions", [1, 200]),
     ("reply", "to", 255),
     ("reply", "msg", LONG),
     ("reply", "retry", 0xFFFFFFFF),
+    ("reply", "job", None),
+    ("reply", "held", [(ID, 0xFFFFFFFF)]),
+    ("reply", "n", 0xFFFFFFFF),
     ("register", "cap", 10_000),
     ("register", "serves", ["a"] * 1000),
     ("register", "serves", [NAME]),
@@ -58,10 +72,39 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("run", "queue", False),
     ("run", "reply", True),
     ("run", "detach", True),
+    ("run", "follow", True),
+    ("run", "att", 1),
+    ("run", "att", 20),
+    ("run", "back", 0),
+    ("run", "back", 0xFFFFFFFF),
+    ("run", "again", [NAME] * 32),
+    ("run", "orphan", 0),
+    ("run", "orphan", 0xFFFFFFFF),
+    ("run", "orphan", None),
+    ("run", "keep", 0),
+    ("run", "keep", 0xFFFFFFFF),
+    ("run", "keep", None),
+    ("run", "qlim", 0xFFFFFFFF),
+    ("run", "rlim", 0xFFFFFFFF),
+    ("run", "parent", ID),
+    ("run", "parent", None),
+    ("run", "loose", True),
+    ("run", "batch", ID),
+    ("run", "batch", None),
+    ("run", "at", ID),
+    ("run", "at", None),
     ("result", "enc", "e" * 32),
     ("result", "ran", False),
     ("cancel", "now", True),
     ("cancel", "why", LONG),
+    ("cancel", "batch", ID),
+    ("cancel", "batch", None),
+    ("chunk", "enc", "e" * 32),
+    ("chunk", "first", 0xFFFFFFFF),
+    ("attach", "first", 0xFFFFFFFF),
+    ("attach", "take", False),
+    ("status", "tree", True),
+    ("drain", "worker", NAME),
 ]
 NO_NAMES = ["", "n" * 256, 1, None, b"x", "a\nb", "a\n", "\r", "\x1b[31m", "\x00", "\x7f", "\x85", "\x9f", "a\u2028", "\u2029"]
 REFUSED: list[tuple[str, str, Any]] = [
@@ -69,6 +112,11 @@ REFUSED: list[tuple[str, str, Any]] = [
     *(("register", "serves", [name]) for name in NO_NAMES),
     *(("hello", "name", name) for name in NO_NAMES if name is not None),
     *(("register", "labels", {"k": name}) for name in NO_NAMES),
+    *(("drain", "worker", name) for name in NO_NAMES),
+    *(("run", "again", [name]) for name in NO_NAMES),
+    *(("run", key, value) for key in ("parent", "batch", "at") for value in (b"", bytes(15), bytes(17), "x" * 16, 5)),
+    *(("run", key, value) for key in ("back", "qlim", "rlim", "orphan", "keep") for value in (-1, 2**32, 0.5, True, "1")),
+    *(("run", "att", attempts) for attempts in (0, -1, 21, 2**32, True, None, 1.5)),
     *(("register", "labels", {name: "v"}) for name in ("", "n" * 256, "a\n")),
     *(("register", "cap", cap) for cap in (0, -1, 2**31, 10_001, True, 1.5, "4", None)),
     ("hello", "sw", NAME + "x"),
@@ -92,9 +140,24 @@ REFUSED: list[tuple[str, str, Any]] = [
     ("run", "nonce", bytes(33)),
     ("run", "queue", 1),
     ("run", "detach", None),
+    ("run", "follow", 1),
+    ("run", "again", ["a"] * 33),
+    ("run", "again", "*"),
+    ("run", "loose", None),
     ("result", "ran", 0),
     ("cancel", "now", "yes"),
     ("cancel", "why", LONG + "x"),
+    ("cancel", "batch", bytes(15)),
+    ("chunk", "enc", "e" * 33),
+    ("chunk", "first", -1),
+    ("attach", "first", 2**32),
+    ("attach", "take", 1),
+    ("status", "tree", "yes"),
+    ("reply", "job", {}),
+    ("reply", "job", {"state": "over", "out": -1}),
+    ("reply", "job", {"state": "over", "kids": [{"why": "no state"}]}),
+    ("reply", "held", [(ID,)]),
+    ("reply", "n", -1),
 ]
 
 
@@ -185,8 +248,84 @@ def test_row_7_a_map_cut_short_anywhere_is_undecodable(packet: str) -> None:
 def test_what_is_encoded_leaves_defaults_out_and_decodes_to_the_same() -> None:
     assert schemas.encode_meta(schemas.RunOptions(p="x")) == b"\x81\xa1p\xa1x"
     assert schemas.encode_meta(schemas.ResultMeta()) == schemas.EMPTY_MAP
+    for meta in (schemas.ChunkMeta(), schemas.AttachMeta(), schemas.StatusMeta(), schemas.CancelMeta(), schemas.HelloMeta()):
+        assert schemas.encode_meta(meta) == schemas.EMPTY_MAP
     full = schemas.RunOptions(p="x", enc="json", nonce=b"n", queue=False, reply=True, detach=True)
     assert schemas.run_options(schemas.encode_meta(full)) == full
+    assert schemas.run_options(schemas.encode_meta(EVERY_OPTION)) == EVERY_OPTION
+
+
+def test_defaults_are_those_that_existing_peers_mean() -> None:
+    """A RUN of before these options existed: one attempt, nobody follows, nothing is cancelled for its client's sake."""
+    options = schemas.run_options(packed("run"))
+    assert (options.follow, options.att, options.back, options.again, options.loose) == (False, 1, 500, [], False)
+    assert (options.orphan, options.keep, options.qlim, options.rlim) == (None, None, 0, 0)
+    assert (options.parent, options.batch, options.at) == (None, None, None)
+    welcome = schemas.welcome_meta(packed("welcome"))
+    assert (welcome.window, welcome.retain) == (256 * 1024, 300_000)
+    assert schemas.attach_meta(b"") == schemas.AttachMeta(first=0, take=True)
+
+
+SIMPLE = [
+    {},
+    {"enc": "json"},
+    {"nonce": b"n"},
+    {"queue": False},
+    {"detach": True},
+    {"back": 9},
+    {"again": ["E"]},
+    {"loose": True},
+    {"att": 1},
+]
+
+
+@pytest.mark.parametrize("keys", SIMPLE)
+def test_a_run_is_simple_if_the_broker_has_only_to_run_it(keys: dict[str, Any]) -> None:
+    assert schemas.run_options(packed("run", **keys)).is_simple
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reply", True),
+        ("follow", True),
+        ("att", 2),
+        ("orphan", 0),
+        ("keep", 0),
+        ("qlim", 1),
+        ("rlim", 1),
+        ("parent", ID),
+        ("batch", ID),
+        ("at", ID),
+    ],
+)
+def test_a_run_is_not_simple_if_it_asks_for_anything_more(key: str, value: Any) -> None:
+    assert not schemas.run_options(packed("run", **{key: value})).is_simple
+
+
+def test_a_map_is_written_in_the_shortest_form_however_many_keys_its_schema_has() -> None:
+    names = [name for name in schemas.RunOptions.__struct_fields__ if name != "p"]
+    assert len(names) > 15
+    every = msgspec.structs.asdict(EVERY_OPTION)
+    for keys in range(len(names) + 1):
+        options = schemas.RunOptions(p="x", **{name: every[name] for name in names[:keys]})
+        encoded = schemas.encode_meta(options)
+        assert encoded[0] == (0x81 + keys if keys < 15 else 0xDE)
+        assert msgspec.msgpack.decode(encoded) == {"p": "x", **{name: every[name] for name in names[:keys]}}
+
+
+def test_a_job_status_holds_those_of_its_children() -> None:
+    leaf = schemas.JobStatus(state="queued", why="no_free_slot", cookie=ID)
+    tree = schemas.JobStatus(state="running", kids=[leaf, schemas.JobStatus(state="over", out=0, kids=[leaf])])
+    reply = schemas.ReplyMeta(to=25, job=tree)
+    assert schemas.reply_meta(schemas.encode_meta(reply)) == reply
+    assert schemas.encode_meta(schemas.JobStatus(state="over")) == b"\x81\xa5state\xa4over"
+
+
+def test_a_job_status_of_a_later_version_is_read_with_what_is_known_of_it() -> None:
+    status = {"state": "dreaming", "why": "tired", "zz": [1], "kids": [{"state": "awake", "zz": {}}]}
+    job = schemas.reply_meta(msgspec.msgpack.encode({"to": 25, "job": status})).job
+    assert job == schemas.JobStatus(state="dreaming", why="tired", kids=[schemas.JobStatus(state="awake")])
 
 
 def test_welcome_leaves_nothing_out() -> None:
@@ -196,7 +335,7 @@ def test_welcome_leaves_nothing_out() -> None:
 
 
 def test_a_failure_is_read_as_what_it_says() -> None:
-    whole = schemas.Failure(error="e", type="T", stack=["a", "b\n"])
+    whole = schemas.Failure(error="e", type="T", stack=["a", "b\n"], hist=[schemas.AttemptRecord(1, "w", "EXCEPTION", 5)])
     assert schemas.failure(schemas.encode_meta(whole)) == whole
     assert schemas.failure(b"") == schemas.Failure()
 
@@ -208,6 +347,13 @@ def test_a_failure_that_is_none_is_shown_as_it_is(payload: bytes, error: str | N
     shown = schemas.failure(payload)
     assert shown.error == (payload.decode("utf-8", "replace") if error is None else error)
     assert (shown.type, shown.stack) == ("", None)
+
+
+def test_an_attempt_record_is_an_array_that_may_grow() -> None:
+    record = schemas.AttemptRecord(2, "gpu-7", "WORKER_WENT_AWAY", 700)
+    assert msgspec.msgpack.decode(schemas.encode_meta(record)) == [2, "gpu-7", "WORKER_WENT_AWAY", 700]
+    longer = {"error": "e", "hist": [[2, "gpu-7", "WORKER_WENT_AWAY", 700, "later"]]}
+    assert schemas.failure(msgspec.msgpack.encode(longer)).hist == [record]
 
 
 def test_row_8_a_failure_that_is_none_is_shown_in_part_when_it_is_long() -> None:

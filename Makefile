@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz bench compiled test-compiled docs lock clean
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench compiled test-compiled docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,10 @@ soak: .venv/.dev ## the tests that take minutes
 
 fuzz: .venv/.dev .venv/.fuzz ## feed the decoders random bytes
 	$(BIN)/python -m fuzz $(ARGS)
+
+SEEDS ?= 1000
+simulate: .venv/.dev ## many brokers' lives in memory, every promise checked after every step (SEEDS=100000)
+	$(BIN)/python -m reasonchip_broker.testing.simulation --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 bench: .venv/.bench ## processor time, latency and memory, side by side with NATS
 	$(BIN)/python -m benchmarks $(ARGS)

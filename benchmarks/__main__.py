@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw figures there")
     parser.add_argument("--broker-python", metavar="PATH", default=sys.executable, help="the Python that our broker runs on")
     parser.add_argument("--no-nats", action="store_true", help="leave NATS out: quicker, but no ratios")
-    parser.add_argument("--acks", action="store_true", help="binary clients acknowledge RESULTs")
+    parser.add_argument("--no-acks", dest="acks", action="store_false", help="binary clients do not acknowledge RESULTs")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.seconds = options.seconds or (1.0 if options.quick else 3.0)

@@ -17,23 +17,54 @@ from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDr
 
 LINKS_MAX = 10
 STEPS_MAX = 150
-LIMITS = Limits(client_jobs_max=4, backlog_jobs_max=6, backlog_bytes_max=2000, frame_bytes_max=4096)
+LIMITS = Limits(
+    client_jobs_max=4,
+    backlog_jobs_max=6,
+    backlog_bytes_max=2000,
+    frame_bytes_max=4096,
+    retention_s=20.0,
+    retention_s_max=60.0,
+    outcomes_max=4,
+    outcomes_bytes_max=9000,
+    client_outcomes_max=3,
+    client_outcomes_bytes_max=4000,
+    credit_frames=2,
+    ring_chunks_max=3,
+    ring_bytes_max=4000,
+    rings_bytes_max=9000,
+)
 COOKIES = tuple(bytes((number,)) * 16 for number in range(6))  # the first is none at all
+BATCH = b"b" * 16
 PIPELINES = ("a", "a.b", "", "x\n", "y" * 256)
-TIMES_S = (0.001, 0.03, 1.0, 9.0, 11.0, 31.0, 100.0)
+TIMES_S = (0.001, 0.001, 0.03, 0.03, 0.3, 1.0, 6.0, 9.0, 11.0, 31.0, 100.0)
 METAS: tuple[object, ...] = (
     {},
     {"sw": "f", "name": "n"},
+    {"name": "n", "inst": COOKIES[1], "grace": 5},
+    {"name": "n", "inst": COOKIES[2], "grace": 5},
     {"name": "bad\n"},
     {"p": "a", "enc": "json"},
     {"p": "a"},
     {"p": "a.b", "enc": "json", "queue": False},
+    {"p": "a", "nonce": b"n", "follow": True, "keep": 5000},
+    {"p": "a", "enc": "json", "att": 3, "back": 0, "again": ["*"], "rlim": 50},
+    {"p": "a", "att": 2, "back": 30, "qlim": 20, "orphan": 0, "batch": BATCH},
+    {"p": "a", "orphan": 1000, "batch": BATCH, "at": COOKIES[1], "nonce": b"n"},
+    {"p": "a", "parent": COOKIES[1]},
+    {"p": "a", "parent": COOKIES[2], "loose": True, "enc": "json", "keep": 0},
     {"p": "a", "enc": "json", "detach": True, "reply": True},
     {"p": "a", "reply": True},
     {"p": 5},
     {"cap": 1, "serves": ["*"]},
     {"cap": 3, "serves": ["a", "a.*"]},
     {"cap": 0, "serves": ["*"]},
+    {"cap": 2, "serves": ["*"], "held": [[COOKIES[1], 1], [COOKIES[2], 2]]},
+    {"cap": 1, "serves": ["a"], "held": [[cookie, 1] for cookie in COOKIES]},
+    {"batch": BATCH},
+    {"first": 1},
+    {"first": 2, "take": False},
+    {"tree": True},
+    {"worker": "n"},
     {"cap": True, "serves": []},
     {"now": True, "why": "w"},
     {"now": 1},
@@ -43,6 +74,23 @@ METAS: tuple[object, ...] = (
     [],
 )
 KINDS = (*PacketType, 0, 99, 255)
+HELLOS = (
+    schemas.HelloMeta(),
+    schemas.HelloMeta(name="n"),
+    schemas.HelloMeta(name="n", inst=COOKIES[1], grace=5),
+    schemas.HelloMeta(name="m", inst=COOKIES[2], grace=40),
+)
+OPTIONS = (
+    schemas.RunOptions(p="a"),
+    schemas.RunOptions(p="a", enc="json"),
+    schemas.RunOptions(p="a.b", enc="json", queue=False),
+    schemas.RunOptions(p="a.b", nonce=b"n", follow=True),
+    schemas.RunOptions(p="a", enc="json", att=3, back=10, again=["*"]),
+    schemas.RunOptions(p="a.b", enc="json", att=2, back=0, rlim=1000, nonce=b"n", follow=True),
+    schemas.RunOptions(p="a", orphan=500, qlim=50, batch=BATCH),
+    schemas.RunOptions(p="a", orphan=0, keep=3000, detach=True),
+)
+"""What a client may well ask for."""
 
 
 class _Room:
@@ -56,14 +104,14 @@ class _Room:
         self.driver.on_step = self._watch
         self.decoders: dict[int, FrameDecoder] = {}
         self.asked: Counter[tuple[int, bytes]] = Counter()
-        """RUNs by connection and cookie, less the RESULTs that came."""
+        """RUNs and ATTACHs by connection and cookie, less the RESULTs that came."""
 
     def _watch(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
         for link, frame in sends:
             packet = decode(to_binary(frame, 1))
-            if link.role == Role.CLIENT and packet.kind == PacketType.RESULT:
+            if packet.kind == PacketType.RESULT:
                 self.asked[link.number, packet.cookie] -= 1
-                require(self.asked[link.number, packet.cookie] >= 0, "a client got an outcome that it had not asked for")
+                require(self.asked[link.number, packet.cookie] >= 0, "a peer got an outcome that it had not asked for")
         for close in closes:
             self.decoders.pop(close.link.number, None)
 
@@ -74,10 +122,11 @@ class _Room:
             self.decoders[link.number] = JsonDecoder(LIMITS.frame_bytes_max, role)
         else:
             self.decoders[link.number] = BinaryDecoder(LIMITS.frame_bytes_max, strict=True)
-            if not self.choices.one_in(4):
-                self.receive(link, packets.hello(schemas.HelloMeta()))
+            if not self.choices.one_in(8):
+                self.receive(link, packets.hello(self.choices.of(HELLOS)))
                 if role == Role.WORKER:
-                    self.receive(link, packets.register(schemas.RegisterMeta(cap=2, serves=["*"])))
+                    held = [(cookie, 1 + self.choices.below(2)) for cookie in COOKIES[1:] if self.choices.one_in(8)]
+                    self.receive(link, packets.register(schemas.RegisterMeta(cap=2, serves=["*"], held=held)))
 
     def receive(self, link: FakeLink, data: bytes) -> None:
         """Bytes arrive at a connection, as they would through a socket."""
@@ -94,7 +143,7 @@ class _Room:
 
     def _expect(self, link: FakeLink, frames: list[Frame]) -> None:
         for kind, cookie, *_ in frames:
-            if kind == PacketType.RUN:
+            if kind in (PacketType.RUN, PacketType.ATTACH):
                 self.asked[link.number, cookie] += 1
 
     def packet(self, link: FakeLink) -> bytes:
@@ -115,7 +164,7 @@ class _Room:
                 result="1" if kind == "RESULT" else None,
             )
             return len(body).to_bytes(4, "big") + body
-        if choices.one_in(2):
+        if not choices.one_in(6):
             return self.sensible(link, choices.of(COOKIES[1:]))
         meta = choices.bytes(choices.below(12)) if choices.one_in(8) else msgspec.msgpack.encode(choices.of(METAS))
         return encode(
@@ -131,26 +180,50 @@ class _Room:
     def sensible(self, link: FakeLink, cookie: bytes) -> bytes:
         """A packet that a peer of that role may well send."""
         choices = self.choices
-        if link.role == Role.WORKER:
-            if choices.one_in(3):
-                return packets.failed(cookie, 1, choices.of((Code.EXCEPTION, Code.CANCELLED)), "why")
-            return packets.result(cookie, 1, b"1", "json")
+        attempt = 1 + choices.below(2)
+        worker = link.peer.worker
+        if worker is not None and worker.assignments and not choices.one_in(6):
+            held = choices.of(list(worker.assignments.values()))
+            cookie, attempt = held.cookie, held.attempt
+        if link.role == Role.WORKER and not choices.one_in(4):
+            return choices.of(
+                (
+                    packets.result(cookie, attempt, b"1", "json"),
+                    packets.failed(cookie, attempt, Code.EXCEPTION, "why"),
+                    packets.failed(cookie, attempt, Code.CANCELLED, "why"),
+                    packets.progress(cookie, attempt, 1 + choices.below(4), b"x" * choices.of((0, 1, 3000)), "json"),
+                    packets.park(cookie, attempt),
+                    packets.resume(cookie, attempt),
+                    packets.extend(cookie, attempt, 500),
+                    packets.credit(cookie, attempt, 1),
+                )
+            )
         if choices.one_in(3):
-            return packets.cancel(cookie, at_once=choices.one_in(3), number=1)
-        options = schemas.RunOptions(
-            p=choices.of(PIPELINES[:2]), enc=choices.of(("json", "msgpack")), queue=not choices.one_in(4)
+            parent = choices.of(COOKIES[1:]) if link.role == Role.WORKER or choices.one_in(8) else None
+            options = msgspec.structs.replace(choices.of(OPTIONS), parent=parent)
+            return packets.run(cookie, schemas.encode_meta(options), b"1", choices.of((0, 0, 20, 5000)))
+        return choices.of(
+            (
+                packets.cancel(cookie, at_once=choices.one_in(3), number=1),
+                packets.cancel_batch(BATCH, number=2),
+                packets.ack(choices.below(6)),
+                packets.input_chunk(cookie, 1 + choices.below(4), b"x" * choices.of((0, 1, 3000)), "json"),
+                packets.credit(cookie, 0, 1 + choices.below(3)),
+                packets.attach(cookie, first=choices.below(3), take=choices.one_in(2), number=3),
+                packets.status(cookie, tree=choices.one_in(2), number=4),
+                packets.drain(5, "n"),
+            )
         )
-        return packets.run(cookie, schemas.encode_meta(options), b"1", choices.of((0, 0, 20, 5000)))
 
     def step(self) -> None:
         """One thing happens."""
         choices, driver = self.choices, self.driver
         what = choices.below(16)
         if what == 0 or not driver.links:
-            if len(driver.links) < LINKS_MAX:
+            if sum(not link.closed for link in driver.links) < LINKS_MAX:
                 self.connect()
             return
-        link = choices.of(driver.links)
+        link = choices.of([link for link in driver.links if not link.closed] or driver.links[-1:])
         if what == 1:
             driver.advance(choices.of(TIMES_S))
         elif what == 2:
@@ -162,12 +235,12 @@ class _Room:
             driver.drain()
         elif link.closed:
             return
-        elif what == 5:
+        elif what == 5 and choices.one_in(2):
             self.decoders.pop(link.number, None)
             driver.disconnect(link)
         elif what == 6:
             driver.unblock(link) if choices.one_in(2) else driver.congest(link)
-        elif what == 7:
+        elif what == 7 and choices.one_in(4):
             self.receive(link, choices.bytes(choices.below(64)))
         else:
             self.receive(link, self.packet(link))
@@ -175,8 +248,8 @@ class _Room:
 
 def switchboard(data: bytes) -> None:
     """Whatever peers send, in whatever order, and whenever they leave: no exception, every table agrees with every other after each
-    step, nothing is sent to who is gone or not welcomed, no client gets more outcomes than it asked for, and a broker that stops has
-    no job left."""
+    step, nothing is sent to who is gone or not welcomed, nobody gets more outcomes than it asked for, and a broker that stops has
+    no job left, and in the end no outcome and no timer."""
     choices = Choices(data)
     room = _Room(choices)
     for _ in range(STEPS_MAX):
@@ -187,3 +260,5 @@ def switchboard(data: bytes) -> None:
     room.driver.stop()
     require(room.driver.switchboard.jobs == 0, "the broker has stopped, and a job has not")
     require(not room.driver.switchboard.peers, "the broker has stopped, and a connection has not")
+    room.driver.advance(LIMITS.retention_s_max + 3 * LIMITS.retention_s)
+    require(not len(room.driver.switchboard.timers), "everything is over, and a timer runs")

@@ -23,7 +23,7 @@ class Spec:
     payload_bytes: int
     warmup_s: float
     window_s: float
-    acks: bool = False
+    acks: bool = True
     """Clients of the binary protocol acknowledge RESULTs, one ACK for each read."""
     idle_connections: int = 0
     """Not 0: open that many client connections, and do nothing; the load is ignored."""

@@ -27,7 +27,7 @@ from reasonchip_broker.transports.server_transport import Connection, Flusher, S
 
 NEVER = float("inf")
 CLOSE_S = 2.0
-"""How long `stop` waits for the last frames to be taken."""
+"""How long `stop` waits for the last frames to be taken, unless it is told otherwise."""
 
 
 class BrokerState(IntEnum):
@@ -169,8 +169,12 @@ class Broker:
             self._log.warning("drain limit reached", jobs=self.switchboard.jobs)
         return self.switchboard.jobs
 
-    async def stop(self) -> None:
-        """Stop listening, end what still runs (each owner that listens is told), say goodbye and close every connection."""
+    async def stop(self, limit_s: float = CLOSE_S) -> None:
+        """Stop listening, end what still runs (each owner that listens is told), say goodbye and close every connection.
+
+        Peers have `limit_s` seconds to take what they were sent. One that takes nothing is waited for no longer than the write
+        deadline.
+        """
         async with self._lifecycle:
             if self.state in (BrokerState.NEW, BrokerState.STOPPED):
                 self.state = BrokerState.STOPPED
@@ -182,7 +186,7 @@ class Broker:
             for connection in list(self._connections.values()):
                 connection.close(CloseReason.SHUTTING_DOWN, "the broker is stopping")
         try:
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(limit_s):
                 await self._empty.wait()
         except TimeoutError:
             for connection in list(self._connections.values()):
@@ -190,7 +194,9 @@ class Broker:
             await asyncio.sleep(0)
         if self._wake_handle is not None:
             self._wake_handle.cancel()
-        self._log.info("broker stopped", **self.switchboard.counters.as_dict())
+        counts = self.switchboard.counters.as_dict()
+        # Kept in memory only: whoever was to fetch them comes too late.
+        self._log.info("broker stopped", outcomes_lost=self.switchboard.outcomes, **counts)
 
     async def _stop_listening(self) -> None:
         for transport in (*self._client_transports, *self._worker_transports):

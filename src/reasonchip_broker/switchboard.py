@@ -9,20 +9,22 @@ short, because the work is done by `routing/`.
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import meta_of
-from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, Code, Dialect, PacketType, Role
+from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketType, Role
 from reasonchip_broker.protocol.frames import MALFORMED, OVERSIZED, Frame
-from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.assignment import Assignment
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.effects import Close, Effects, Link
 from reasonchip_broker.routing.intake import Intake
+from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.leases import Leases
 from reasonchip_broker.routing.peers import ELSE, Handlers, Peer, PeerState
 from reasonchip_broker.routing.plain import PlainPath
+from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import choose
 from reasonchip_broker.routing.route import Route, RouteState
-from reasonchip_broker.routing.timers import TimerKind, Timers
+from reasonchip_broker.routing.sessions import Session
+from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 
 
 class Switchboard:
@@ -51,8 +53,10 @@ class Switchboard:
         self._limits = limits
         self._admits = admits
         self._dispatcher = Dispatcher(limits, self.effects, self.timers, json_slot_rest_ms, json_cancel)
-        self._answers = Answers(self.effects, self._dispatcher.routes)
-        self._intake = Intake(limits, self._dispatcher, self._answers, self._close, admits=admits)
+        self._clock = self._dispatcher.clock
+        self._answers = self._dispatcher.answers
+        self._requests = Requests(limits, self._dispatcher, self._close)
+        self._intake = Intake(limits, self._dispatcher, self._requests, instance, admits=admits)
         self._plain = PlainPath(self._dispatcher, self._intake.known, limits.client_jobs_max)
         self._leases = Leases(limits, self.timers, self.effects)
         self._tables = self._make_tables()
@@ -66,16 +70,20 @@ class Switchboard:
             PacketType.HELLO: self._out_of_order,
             ELSE: self._unsupported,
         }
+        requests, runs = self._requests, self._intake
         client: Handlers = {
-            PacketType.RUN: self._intake.run,
-            PacketType.CANCEL: self._cancel,
-            PacketType.RUN + OVERSIZED: self._intake.oversized,
+            PacketType.RUN: runs.run,
+            PacketType.CANCEL: requests.cancel,
+            PacketType.RUN + OVERSIZED: runs.oversized,
         }
         worker: Handlers = {
             PacketType.RESULT: self._dispatcher.result,
-            PacketType.REGISTER: self._register,
-            PacketType.DRAIN: self._drain_worker,
-            PacketType.RESULT + OVERSIZED: self._oversized_result,
+            PacketType.REGISTER: requests.register,
+            PacketType.RESULT + OVERSIZED: requests.oversized_result,
+        }
+        binary = {
+            Role.CLIENT: {**client, **requests.of_clients, PacketType.DRAIN: requests.drain_worker},
+            Role.WORKER: {**client, **requests.of_clients, **worker, **requests.of_workers, PacketType.DRAIN: requests.drain},
         }
         greeting: Handlers = {PacketType.HELLO: self._hello, PacketType.GOODBYE: self._goodbye, ELSE: self._out_of_order}
         json: Handlers = {MALFORMED: self._malformed, ELSE: self._unsupported}
@@ -83,7 +91,7 @@ class Switchboard:
         tables: dict[tuple[Role, Dialect, PeerState], Handlers] = {}
         for role, own in ((Role.CLIENT, client), (Role.WORKER, worker)):
             tables[role, Dialect.BINARY, PeerState.GREETING] = greeting
-            tables[role, Dialect.BINARY, PeerState.WELCOMED] = {**shared, **own}
+            tables[role, Dialect.BINARY, PeerState.WELCOMED] = {**shared, **binary[role]}
             tables[role, Dialect.JSON, PeerState.WELCOMED] = {**own, **json}
             for dialect in Dialect:
                 tables[role, dialect, PeerState.GONE] = gone
@@ -104,7 +112,12 @@ class Switchboard:
     @property
     def jobs(self) -> int:
         """How many jobs are not over."""
-        return len(self._dispatcher.routes)
+        return self._dispatcher.live
+
+    @property
+    def outcomes(self) -> int:
+        """How many outcomes are kept, since nobody has acknowledged them."""
+        return self._dispatcher.outcomes.count
 
     @property
     def waiting(self) -> int:
@@ -140,114 +153,162 @@ class Switchboard:
 
     def received(self, peer: Peer, frames: list[Frame], now: float) -> None:
         """A connection sent these frames (none: it sent a part of one)."""
-        peer.heard_at = self._dispatcher.now = now
+        peer.heard_at = self._clock.now = now
         reader = peer.reader
         if reader is not None and not self.effects.nothing_is_plain:
             reader(peer, frames)
-            return
-        for frame in frames:
-            handlers = peer.handlers
-            handler = handlers.get(frame[0]) or handlers[ELSE]
-            handler(peer, frame)
+        else:
+            for frame in frames:
+                handlers = peer.handlers
+                handler = handlers.get(frame[0]) or handlers[ELSE]
+                handler(peer, frame)
+        if peer.grace_s:
+            self._acknowledge(peer, frames)
+        self._dispatcher.settle()
+
+    def _acknowledge(self, peer: Peer, frames: list[Frame]) -> None:
+        """A worker that may come back keeps its RESULTs until it knows that they have arrived."""
+        results = sum(frame[0] % OVERSIZED == PacketType.RESULT for frame in frames)
+        if results and peer.state is PeerState.WELCOMED:
+            peer.results += results
+            self.effects.send(peer, packets.ack(peer.results))
 
     def offended(self, peer: Peer, reason: CloseReason, sentence: str, now: float) -> None:
         """A connection sent what is no frame: nothing more can come of it."""
-        self._dispatcher.now = now
+        self._clock.now = now
         self._close(peer, reason, sentence)
+        self._dispatcher.settle()
 
     def disconnected(self, peer: Peer, reason: CloseReason, now: float) -> None:
         """A connection has gone. May be said of one that the switchboard itself has closed."""
-        self._dispatcher.now = now
+        self._clock.now = now
         self._forget(peer, reason)
+        self._dispatcher.settle()
         # Jobs of a client that has gone keep its record; they need not keep its buffers.
         peer.link = None
 
     def congested(self, peer: Peer, now: float) -> None:
         """A connection's outbox passed its mark: a worker gets no jobs until `writable`."""
-        self._dispatcher.now = now
+        self._clock.now = now
         if peer.state is not PeerState.GONE and not peer.congested:
             peer.congested = True
             if peer.worker is not None:
-                self._dispatcher.availability_changed(peer.worker)
+                self._dispatcher.slots.availability_changed(peer.worker)
 
     def writable(self, peer: Peer, now: float) -> None:
         """A connection's outbox has room again."""
-        self._dispatcher.now = peer.heard_at = now
+        self._clock.now = peer.heard_at = now
         if peer.state is not PeerState.GONE and peer.congested:
             peer.congested = False
             if peer.worker is not None:
-                self._dispatcher.availability_changed(peer.worker)
+                self._dispatcher.slots.availability_changed(peer.worker)
+            self._dispatcher.streams.writable(peer)
+            self._dispatcher.settle()
 
     def admitted(self, cookie: bytes, number: int, now: float) -> None:
         """Whoever admits jobs has taken this one; it may have been cancelled meanwhile."""
-        self._dispatcher.now = now
-        route = self._dispatcher.admitting(cookie, number)
+        self._clock.now = now
+        dispatcher = self._dispatcher
+        route = dispatcher.admitting(cookie, number)
         if route is None:
             return
         kind = route.kind = self._intake.class_of(route.kind.pipeline, route.kind.as_json)
-        worker = choose(kind.pools)
+        is_held = cookie in self._dispatcher.slots.reserved
+        worker = None if is_held else choose(kind.pools)
         owner = route.owner
         if worker is not None:
-            self._dispatcher.dispatch(route, worker, route.frame)
+            dispatcher.dispatch(route, worker, route.frame)
             if route.options.reply:
                 self._answers.reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
         elif owner.state is PeerState.GONE or self._intake.would_wait(owner, cookie, route.options, kind):
             self._intake.wait(route)
+            if is_held:
+                # A worker that registered meanwhile says that it has it from another run of the broker.
+                self._dispatcher.hold_back([route])
         else:
-            self._dispatcher.withdraw(route)
+            dispatcher.withdraw(route)
+        dispatcher.settle()
 
     def rejected(self, cookie: bytes, number: int, code: Code, sentence: str, now: float) -> None:
         """Whoever admits jobs has refused this one; `code` is a refusal."""
-        self._dispatcher.now = now
+        self._clock.now = now
         route = self._dispatcher.admitting(cookie, number)
         if route is not None:
             owner = route.owner
             self._dispatcher.withdraw(route)
             self._intake.refuse(owner, cookie, code, sentence)
+            self._dispatcher.settle()
 
     def drain(self, now: float) -> None:
         """Stop taking jobs: waiting ones are given back as never started, workers finish what they have and go."""
         dispatcher = self._dispatcher
-        dispatcher.now = now
+        self._clock.now = now
         self.effects.draining = True
-        for route in [route for route in dispatcher.routes.values() if route.assignment is None]:
-            dispatcher.fail(route, Code.BROKER_WENT_AWAY, "the broker is stopping; the job never started", may_have_run=False)
+        for route in [
+            route for route in dispatcher.routes.values() if route.assignment is None and route.state < RouteState.OVER
+        ]:
+            ran = route.attempt > 0
+            sentence = "and tries no job again" if ran else "the job never started"
+            dispatcher.fail(route, Code.BROKER_WENT_AWAY, f"the broker is stopping; {sentence}", may_have_run=ran)
         for peer in self.peers.values():
             if peer.role == Role.WORKER and peer.state == PeerState.WELCOMED:
                 self.effects.send(peer, packets.drain())
                 if peer.worker is not None:
                     peer.worker.draining = True
-                    dispatcher.availability_changed(peer.worker)
+                    dispatcher.slots.availability_changed(peer.worker)
+        dispatcher.settle()
 
     def stop(self, now: float) -> None:
         """End everything: each job that still runs is BROKER_WENT_AWAY for its owner, each connection is told goodbye."""
         dispatcher = self._dispatcher
-        dispatcher.now = now
+        self._clock.now = now
         self.effects.draining = True
-        for route in list(dispatcher.routes.values()):
-            ran = route.assignment is not None
+        for route in [route for route in dispatcher.routes.values() if route.state < RouteState.OVER]:
+            ran = route.attempt > 0
             sentence = "the broker stopped while the job ran" if ran else "the broker stopped; the job never started"
             dispatcher.fail(route, Code.BROKER_WENT_AWAY, sentence, may_have_run=ran)
         for peer in list(self.peers.values()):
             self._close(peer, CloseReason.SHUTTING_DOWN, "the broker is stopping")
+        dispatcher.settle()
 
     def wake(self, now: float) -> None:
         """Do what is due. To be called at `timers.wake_at`, or soon after."""
-        self._leases.woken(self.timers.wake_at, now)
+        late_s = self._leases.woken(self.timers.wake_at, now)
         dispatcher = self._dispatcher
-        dispatcher.now = now
+        self._clock.now = now
         failure: Exception | None = None
         for timer in self.timers.due(now):
+            if not timer.is_armed:
+                continue
             try:
-                self._due(timer.kind, timer.subject)
+                if late_s and self._waits_for_a_peer(timer, now + late_s):
+                    continue
+                self._due(timer)
             except Exception as error:
                 # A bug of ours in one of them is no reason to lose the others.
                 failure = failure or error
+        dispatcher.settle()
         if failure is not None:
             raise failure
 
-    def _due(self, kind: TimerKind, subject: object) -> None:
-        now = self._dispatcher.now
+    def _waits_for_a_peer(self, timer: Timer, when: float) -> bool:
+        """Whether a timer gives a peer time to come back, or to say HELLO. While the broker stood still it could not, or was not
+        heard: then it has that time yet."""
+        subject = timer.subject
+        if timer.kind == TimerKind.SESSION and isinstance(subject, Session) and subject.timer is timer:
+            subject.timer = self.timers.arm(timer.kind, subject, when)
+            return True
+        extras = subject.extras if isinstance(subject, Route) else None
+        if timer.kind == TimerKind.ORPHAN and extras is not None and extras.orphan_timer is timer:
+            extras.orphan_timer = self.timers.arm(timer.kind, subject, when)
+            return True
+        if timer.kind == TimerKind.HANDSHAKE and isinstance(subject, Peer) and subject.timer is timer:
+            subject.timer = self.timers.arm(timer.kind, subject, min(when, self._clock.now + self._limits.handshake_s))
+            return True
+        return False
+
+    def _due(self, timer: Timer) -> None:
+        kind, subject, now = timer.kind, timer.subject, self._clock.now
         if isinstance(subject, Peer):
             if kind == TimerKind.LEASE:
                 silent_s = self._leases.expired_s(subject, now)
@@ -255,11 +316,30 @@ class Switchboard:
                     self._close(subject, CloseReason.HEARTBEAT_TIMEOUT, f"nothing was heard for {silent_s:.0f} s")
             elif subject.state == PeerState.GREETING:
                 self._close(subject, CloseReason.HANDSHAKE_TIMEOUT, f"no HELLO within {self._limits.handshake_s:g} s")
-        elif isinstance(subject, Route):
-            if subject.state != RouteState.OVER:
-                self._dispatcher.deadline_over(subject)
         elif isinstance(subject, Assignment):
-            self._dispatcher.assignment_due(kind, subject)
+            # What was due before it in the same wake-up may have put another one in its place, or let go of the job.
+            if subject.timer is timer:
+                self._dispatcher.stopping.assignment_due(kind, subject)
+        elif kind == TimerKind.RETENTION:
+            self._dispatcher.outcomes.due(subject, now)
+        elif isinstance(subject, Route):
+            if subject.state < RouteState.OVER:
+                self._route_due(kind, subject)
+        elif isinstance(subject, Session):
+            self._dispatcher.sessions.due(subject)
+
+    def _route_due(self, kind: TimerKind, route: Route) -> None:
+        dispatcher = self._dispatcher
+        if kind == TimerKind.DEADLINE:
+            dispatcher.stopping.deadline_over(route)
+        elif kind == TimerKind.QUEUE_LIMIT:
+            # A slot may have become free in the same wake-up.
+            if route.state is RouteState.QUEUED:
+                dispatcher.stopping.queue_limit_over(route)
+        elif kind == TimerKind.BACKOFF:
+            dispatcher.attempts.due(route)
+        else:
+            dispatcher.followers.orphan_due(route)
 
     # Connections
 
@@ -267,10 +347,11 @@ class Switchboard:
         peer.state = state
         peer.handlers = self._tables[peer.role, peer.dialect, state]
 
-    def _close(self, peer: Peer, reason: CloseReason, sentence: str) -> None:
+    def _close(self, peer: Peer, reason: CloseReason, sentence: str, *, as_if: CloseReason | None = None) -> None:
+        """Say goodbye to a peer; `as_if` is the reason for its jobs, where that is another one."""
         if peer.state != PeerState.GONE:
             self.effects.closes.append(Close(peer.link, reason, sentence))
-            self._forget(peer, reason)
+            self._forget(peer, as_if or reason)
 
     def _forget(self, peer: Peer, reason: CloseReason) -> None:
         if peer.state != PeerState.GONE:
@@ -280,9 +361,13 @@ class Switchboard:
             if peer.timer is not None:
                 self.timers.disarm(peer.timer)
                 peer.timer = None
+            # First it follows nothing any more: what it held as a worker may be jobs of its own, and end now.
+            self._dispatcher.outcomes.left(peer)
+            self._dispatcher.followers.left(peer)
+            self._dispatcher.sessions.left(peer)
             if peer.worker is not None:
                 worker, peer.worker = peer.worker, None
-                self._dispatcher.worker_lost(worker, reason)
+                self._dispatcher.sessions.lost(peer, worker, reason)
 
     def _hello(self, peer: Peer, frame: Frame) -> None:
         try:
@@ -291,11 +376,19 @@ class Switchboard:
             self._close(peer, CloseReason.PROTOCOL_ERROR, f"HELLO: {error}")
             return
         peer.name = hello.name or ""
+        if peer.role == Role.WORKER:
+            if hello.name and hello.inst:
+                peer.process = hello.inst
+                peer.grace_s = hello.grace
+            replaced = self._dispatcher.sessions.greeted(peer)
+            if replaced is not None:
+                self._close(replaced, CloseReason.REPLACED, "a worker of the same name has connected")
+            self._dispatcher.sessions.claimed(peer)
         self._move(peer, PeerState.WELCOMED)
         peer.reader = self._plain.results if peer.role == Role.WORKER else None if self._admits else self._plain.runs
         if peer.timer is not None:
             self.timers.disarm(peer.timer)
-        self._leases.begin(peer, self._dispatcher.now)
+        self._leases.begin(peer, self._clock.now)
         self.effects.welcomes.append(peer.link)
         welcome = packets.welcome_meta(peer.id, self._instance, self._limits, self._version)
         self.effects.send(peer, packets.welcome(welcome))
@@ -309,7 +402,8 @@ class Switchboard:
         """Nothing to do: a PONG was counted as a sign of life already, an answer must not be answered, the closed are not heard."""
 
     def _goodbye(self, peer: Peer, frame: Frame) -> None:
-        self._close(peer, CloseReason.NORMAL, "goodbye")
+        leaves = frame[3] in (CloseReason.NORMAL, CloseReason.SHUTTING_DOWN)
+        self._close(peer, CloseReason.NORMAL, "goodbye", as_if=CloseReason.NORMAL if leaves else CloseReason.PEER_CLOSED)
 
     def _out_of_order(self, peer: Peer, frame: Frame) -> None:
         expected = "HELLO comes first" if peer.state == PeerState.GREETING else "HELLO comes once"
@@ -324,67 +418,6 @@ class Switchboard:
     def _malformed(self, peer: Peer, frame: Frame) -> None:
         self._answers.reply(peer, PacketType.RUN, Code.BAD_PACKET, frame[2].decode("utf-8", "replace"), frame[1])
 
-    # Clients
-
-    def _cancel(self, peer: Peer, frame: Frame) -> None:
-        _, cookie, raw, _, _, number, _ = frame
-        try:
-            meta = schemas.cancel_meta(meta_of(raw))
-        except schemas.MetaUndecodable as error:
-            self._close(peer, CloseReason.PROTOCOL_ERROR, f"CANCEL: {error}")
-            return
-        except schemas.MetaInvalid as error:
-            self._answers.reply(peer, PacketType.CANCEL, Code.BAD_PACKET, f"CANCEL: {error}", cookie, number)
-            return
-        route = self._dispatcher.routes.get(cookie)
-        if cookie == NO_COOKIE:
-            code, sentence = Code.BAD_PACKET, "Missing cookie"
-        elif route is None or route.principal != peer.principal:
-            code, sentence = Code.COOKIE_NOT_FOUND, "No such cookie"
-        else:
-            code, sentence = self._dispatcher.cancel(route, at_once=meta.now, why=meta.why)
-        self._answers.reply(peer, PacketType.CANCEL, code, sentence, cookie, number)
-
-    # Workers
-
-    def _register(self, peer: Peer, frame: Frame) -> None:
-        number = frame[5]
-        try:
-            meta = schemas.register_meta(meta_of(frame[2]))
-        except schemas.MetaUndecodable as error:
-            self._close(peer, CloseReason.PROTOCOL_ERROR, f"REGISTER: {error}")
-            return
-        except schemas.MetaInvalid as error:
-            self._answers.reply(peer, PacketType.REGISTER, Code.BAD_PACKET, f"REGISTER: {error}", number=number)
-            return
-        if peer.worker is not None:
-            self._answers.reply(
-                peer, PacketType.REGISTER, Code.NOT_ALLOWED, "this connection has registered already", number=number
-            )
-            return
-        self._answers.reply(peer, PacketType.REGISTER, Code.OK, "registered", number=number)
-        if self.effects.draining or peer.leaving:
-            self.effects.send(peer, packets.drain())
-        else:
-            self._dispatcher.register(peer, meta.cap, meta.serves)
-        fields = {"connection": peer.id.hex(), "name": peer.name, "capacity": meta.cap, "serves": meta.serves[:10]}
-        self.effects.logs.append(("info", "worker registered", fields))
-
-    def _oversized_result(self, peer: Peer, frame: Frame) -> None:
-        kind, cookie, _, _, attempt, _, _ = frame
-        raw = packets.failed(
-            cookie, attempt, Code.TOO_LARGE, f"the worker's RESULT: {packets.too_long(frame[2], self._limits.frame_bytes_max)}"
-        )
-        self._dispatcher.result(peer, (kind, cookie, raw, Code.TOO_LARGE, attempt, 0, 0))
-
-    def _drain_worker(self, peer: Peer, frame: Frame) -> None:
-        self._answers.reply(peer, PacketType.DRAIN, Code.OK, "no more jobs will come", number=frame[5])
-        peer.leaving = True
-        if peer.worker is not None and not peer.worker.draining:
-            peer.worker.draining = True
-            self._dispatcher.availability_changed(peer.worker)
-            self.effects.logs.append(("info", "worker draining", {"connection": peer.id.hex(), "name": peer.name}))
-
     def invariants(self) -> None:
         """Raise InternalError if anything disagrees with anything else. For tests and for a broker that doubts itself."""
-        self._dispatcher.invariants()
+        check(self._dispatcher)

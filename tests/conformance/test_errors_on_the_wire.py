@@ -21,7 +21,8 @@ HELLO = packets.hello(schemas.HelloMeta())
 RUN_META = schemas.encode_meta(schemas.RunOptions(p="p", enc="json"))
 RUN = packets.run(COOKIE, RUN_META, b"1")
 REGISTER = packets.register(schemas.RegisterMeta(cap=1, serves=["*"]))
-RESERVED = [kind for kind in PacketType if PacketType.ACK <= kind <= PacketType.EXTEND]
+ABOUT_A_JOB = (PacketType.ATTACH, PacketType.STATUS, PacketType.INPUT)
+OF_WORKERS = (PacketType.PROGRESS, PacketType.PARK, PacketType.RESUME, PacketType.EXTEND)
 
 
 @dataclass
@@ -96,9 +97,15 @@ async def test_an_unknown_version_is_told_which_are_spoken(house: House, version
         (HELLO, CloseReason.PROTOCOL_ERROR),
         (encode(PacketType.RUN, cookie=COOKIE, meta=b"\xc1"), CloseReason.PROTOCOL_ERROR),
         (encode(PacketType.CANCEL, cookie=COOKIE, meta=b"\x90"), CloseReason.PROTOCOL_ERROR),
+        (encode(PacketType.ATTACH, cookie=COOKIE, meta=b"\x90"), CloseReason.PROTOCOL_ERROR),
+        (encode(PacketType.STATUS, cookie=COOKIE, meta=b"\xc1"), CloseReason.PROTOCOL_ERROR),
+        (encode(PacketType.DRAIN, meta=b"\xa1x"), CloseReason.PROTOCOL_ERROR),
         (packets.goodbye(CloseReason.NORMAL, "bye"), CloseReason.NORMAL),
     ],
-    ids=["short", "meta", "hello twice", "run without a map", "cancel without a map", "goodbye"],
+    ids=[
+        *("short", "meta", "hello twice", "run without a map", "cancel without a map", "attach without a map"),
+        *("status without a map", "drain without a map", "goodbye"),
+    ],
 )
 async def test_what_breaks_the_protocol_ends_the_connection_and_what_came_before_it_counts(
     house: House, said: bytes, reason: CloseReason
@@ -172,10 +179,32 @@ ANSWERED = {
     ),
     "result": (packets.result(COOKIE, 1, b"", ""), (18, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 0)),
     "register": (REGISTER, (16, Code.UNSUPPORTED_PACKET_TYPE, NO_COOKIE, 1)),
-    "drain": (packets.drain(4), (29, Code.UNSUPPORTED_PACKET_TYPE, NO_COOKIE, 4)),
+    "drain of nobody": (packets.drain(4), (29, Code.BAD_PACKET, NO_COOKIE, 4)),
+    "drain of a worker that is not there": (packets.drain(4, worker="w"), (29, Code.WORKER_NOT_FOUND, NO_COOKIE, 4)),
+    "attach that makes no sense": (
+        encode(PacketType.ATTACH, cookie=COOKIE, number=5, meta=b"\x81\xa4take\x01"),
+        (24, Code.BAD_PACKET, COOKIE, 5),
+    ),
+    "status that makes no sense": (
+        encode(PacketType.STATUS, cookie=COOKIE, number=5, meta=b"\x81\xa4tree\x01"),
+        (25, Code.BAD_PACKET, COOKIE, 5),
+    ),
+    "input over the limit": (
+        encode(PacketType.INPUT, cookie=COOKIE, number=1, payload=bytes(LIMIT)),
+        (22, Code.TOO_LARGE, COOKIE, 1),
+    ),
     "unknown": (encode(200, cookie=COOKIE, number=9), (200, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 9)),
+    **{kind.name: (encode(kind, cookie=COOKIE, number=1), (kind, Code.COOKIE_NOT_FOUND, COOKIE, 1)) for kind in ABOUT_A_JOB},
     **{
-        kind.name: (encode(kind, cookie=COOKIE, number=1), (kind, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 1)) for kind in RESERVED
+        kind.name: (encode(kind, cookie=COOKIE, number=1), (kind, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 1))
+        for kind in OF_WORKERS
+    },
+    **{
+        f"{kind.name} over the limit": (
+            encode(kind, cookie=COOKIE, number=1, payload=bytes(LIMIT)),
+            (kind, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 1),
+        )
+        for kind in (PacketType.ACK, PacketType.CREDIT, PacketType.ATTACH, PacketType.STATUS)
     },
 }
 
@@ -192,13 +221,15 @@ async def test_row_16_a_client_is_answered_and_lives_on(
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        (RUN, (17, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 0)),
-        (packets.cancel(COOKIE, number=3), (19, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 3)),
+        (RUN, (17, Code.NOT_ALLOWED, COOKIE, 0)),
+        (packets.cancel(COOKIE, number=3), (19, Code.COOKIE_NOT_FOUND, COOKIE, 3)),
+        (encode(PacketType.WELCOME, cookie=COOKIE, number=3), (2, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 3)),
+        (encode(201, cookie=COOKIE, number=3), (201, Code.UNSUPPORTED_PACKET_TYPE, COOKIE, 3)),
         (encode(PacketType.REGISTER, number=2, meta=b"\x80"), (16, Code.BAD_PACKET, NO_COOKIE, 2)),
         (REGISTER, (16, Code.OK, NO_COOKIE, 1)),
         (packets.drain(5), (29, Code.OK, NO_COOKIE, 5)),
     ],
-    ids=["run", "cancel", "bad register", "register", "drain"],
+    ids=["run", "cancel", "welcome", "unknown", "bad register", "register", "drain"],
 )
 async def test_row_16_a_worker_is_answered_and_lives_on(
     house: House, said: bytes, answer: tuple[int, Code, bytes, int]
@@ -220,6 +251,26 @@ async def test_an_answer_is_not_answered(house: House, said: bytes, role: Role) 
     assert await peer.settle() == []
 
 
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(
+    "said",
+    [encode(PacketType.ACK, number=5), encode(PacketType.CREDIT, cookie=COOKIE, number=5, attempt=1)],
+    ids=["ack", "credit"],
+)
+async def test_an_acknowledgement_of_what_was_not_sent_is_not_answered(house: House, said: bytes, role: Role) -> None:
+    peer = await house.welcomed(role)
+    peer.send(said)
+    assert await peer.settle() == []
+
+
+@pytest.mark.parametrize("payload", [b"", bytes(LIMIT)], ids=["small", "over the limit"])
+async def test_what_a_worker_says_of_a_job_that_it_does_not_hold_is_not_answered(house: House, payload: bytes) -> None:
+    peer = await house.worker()
+    said = [encode(kind, cookie=COOKIE, attempt=1, number=1) for kind in OF_WORKERS]
+    peer.send(*said, encode(PacketType.PROGRESS, cookie=COOKIE, attempt=1, number=1, payload=payload))
+    assert await peer.settle() == []
+
+
 async def test_row_13_a_result_that_nobody_waits_for_is_not_answered(house: House) -> None:
     peer = await house.worker()
     peer.send(packets.result(COOKIE, 1, b"", ""), packets.result(NO_COOKIE, 0, b"", ""))
@@ -228,12 +279,13 @@ async def test_row_13_a_result_that_nobody_waits_for_is_not_answered(house: Hous
 
 async def test_row_8_a_result_over_the_limit_ends_its_job_and_nothing_else(house: House) -> None:
     worker, client = await house.worker(), await house.welcomed()
-    for _ in range(2):
-        client.send(RUN)
-        assert await worker.frame() == RUN
-        worker.send(packets.result(COOKIE, 1, bytes(LIMIT), "bytes"))
+    for cookie in (COOKIE, bytes((1,)) * 16):
+        run = packets.run(cookie, RUN_META, b"1")
+        client.send(run)
+        assert await worker.frame() == run
+        worker.send(packets.result(cookie, 1, bytes(LIMIT), "bytes"))
         result = await client.packet(PacketType.RESULT)
-        assert (result.code, result.cookie, schemas.result_meta(result.meta).ran) == (Code.TOO_LARGE, COOKIE, True)
+        assert (result.code, result.cookie, schemas.result_meta(result.meta).ran) == (Code.TOO_LARGE, cookie, True)
     assert await worker.settle() == []
 
 

@@ -12,20 +12,22 @@ import pytest
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.routing import dispatcher
-from reasonchip_broker.routing.assignment import Assignment
+from reasonchip_broker.routing.attempts import Attempts
 from reasonchip_broker.routing.backlog import Backlog
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.leases import Leases
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.slots import Slots
+from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 from reasonchip_broker.switchboard import Switchboard
-from tests.property.switchboard_model import BrokenPromise
-from tests.property.switchboard_walk import Walk
+from reasonchip_broker.testing.simulation.records import BrokenPromise
+from reasonchip_broker.testing.simulation.walk import Failure, Walk
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 
-SEEDS = range(30)
+SEEDS = range(60)
 STEPS = 1500
 
 Fault = Callable[[pytest.MonkeyPatch], None]
@@ -80,19 +82,19 @@ def the_slot_of_a_job_that_was_given_up_is_not_withheld(patch: pytest.MonkeyPatc
         held = route.assignment
         original(self, route, code, sentence, may_have_run=may_have_run)
         if held is not None:
-            self.release(held)
+            self.slots.release(held)
 
     patch.setattr(Dispatcher, "fail", fail)
 
 
 @fault
 def a_freed_slot_looks_for_no_job(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "free_slot", lambda _, worker: worker.pool.vacate(worker))
+    patch.setattr(Slots, "free_slot", lambda _, worker: worker.pool.vacate(worker))
 
 
 @fault
 def a_json_workers_slot_does_not_rest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "_rest", lambda *_: False)
+    patch.setattr(Slots, "_rest", lambda *_: False)
 
 
 @fault
@@ -155,7 +157,7 @@ def the_outcome_is_sent_twice(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def the_outcome_of_a_lost_worker_is_not_told(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "_lose", nothing)
+    patch.setattr(Attempts, "lost", lambda _, route, *__: setattr(route, "assignment", None))
 
 
 @fault
@@ -188,19 +190,13 @@ def any_worker_ends_a_job(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def a_withheld_cookie_may_be_used_again(patch: pytest.MonkeyPatch) -> None:
-    class Forgetful(dict[bytes, Assignment]):
+    class Forgetful(dict[bytes, int]):
         """Says that it does not have what it has."""
 
         def __contains__(self, key: object) -> bool:
             return False
 
-    original = Dispatcher.__init__
-
-    def init(self: Dispatcher, *arguments: Any) -> None:
-        original(self, *arguments)
-        self.reserved = Forgetful()
-
-    patch.setattr(Dispatcher, "__init__", init)
+    after(patch, Slots, "__init__", lambda slots, *_: setattr(slots, "reserved", Forgetful()))
 
 
 @fault
@@ -223,7 +219,7 @@ def anybody_may_cancel(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def deadlines_pass_unnoticed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "deadline_over", nothing)
+    patch.setattr(Stopping, "deadline_over", nothing)
 
 
 @fault
@@ -243,7 +239,7 @@ def timers_are_not_disarmed(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def a_worker_that_does_not_stop_is_waited_for_for_ever(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "_kill_grace_over", nothing)
+    patch.setattr(Stopping, "_kill_grace_over", nothing)
 
 
 @fault
@@ -263,9 +259,10 @@ def walk_all(*, records: bool = False) -> str:
     """What the first seed that finds something says; nothing if none does. A crash is no finding."""
     for seed in SEEDS:
         try:
-            Walk(seed, checks=False, records=records).go(STEPS)
-        except (BrokenPromise, InternalError) as error:
-            return str(error)
+            Walk(seed, audit_every=0, records=records).go(STEPS)
+        except Failure as failure:
+            if isinstance(failure.error, BrokenPromise | InternalError):
+                return str(failure.error)
     return ""
 
 

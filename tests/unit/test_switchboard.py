@@ -119,6 +119,9 @@ def test_it_counts_what_happens_to_jobs() -> None:
         "refused": 1,
         "results_dropped": 1,
         "results_unheard": 1,
+        "retried": 0,
+        "progress": 0,
+        "progress_dropped": 0,
     }
 
 

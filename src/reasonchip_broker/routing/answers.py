@@ -4,11 +4,11 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import NO_COOKIE, Code, Dialect, PacketType, Role
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.peers import Peer, PeerState
-from reasonchip_broker.routing.route import Route
+from reasonchip_broker.routing.route import Route, RouteState
 
 
 class Answers:
-    """Answers peers. `routes` are the jobs that are not over, by cookie."""
+    """Answers peers. `routes` are the jobs that are known, by cookie."""
 
     __slots__ = ("_routes", "effects")
 
@@ -36,4 +36,4 @@ class Answers:
     def is_owner(self, peer: Peer, cookie: bytes) -> bool:
         """Whether this connection has a job with this cookie that is not over."""
         route = self._routes.get(cookie)
-        return route is not None and route.owner is peer
+        return route is not None and route.owner is peer and route.state < RouteState.OVER

@@ -2,6 +2,7 @@
 
     HELD ─▶ GONE
     HELD ⇄ PARKED                      the job waits for something and lends its slot out
+    PARKED ─▶ ABANDONED ─▶ GONE        the job is over while its slot was lent out, and the worker has not let go
     HELD ─▶ WITHHELD ─▶ GONE           the job is over, but the worker has not let go
     HELD ─▶ RESTING ─▶ GONE            an existing (JSON) worker answers before it has freed its slot
 
@@ -28,14 +29,16 @@ class AssignmentState(IntEnum):
     PARKED = 2
     WITHHELD = 3
     RESTING = 4
-    GONE = 5
+    ABANDONED = 5
+    GONE = 6
 
 
 TRANSITIONS: Mapping[AssignmentState, frozenset[AssignmentState]] = {
     AssignmentState.HELD: frozenset(
         {AssignmentState.PARKED, AssignmentState.WITHHELD, AssignmentState.RESTING, AssignmentState.GONE}
     ),
-    AssignmentState.PARKED: frozenset({AssignmentState.HELD, AssignmentState.GONE}),
+    AssignmentState.PARKED: frozenset({AssignmentState.HELD, AssignmentState.ABANDONED, AssignmentState.GONE}),
+    AssignmentState.ABANDONED: frozenset({AssignmentState.GONE}),
     AssignmentState.WITHHELD: frozenset({AssignmentState.RESTING, AssignmentState.GONE}),
     AssignmentState.RESTING: frozenset({AssignmentState.GONE}),
     AssignmentState.GONE: frozenset(),

@@ -157,6 +157,28 @@ class Backlog:
         if queue is not None and len(queue) > 2 * kind.size + _DEAD_MIN:
             kind.queue = deque(other for other in queue if other.state is _QUEUED)
 
+    def take_out(self, routes: list[Route]) -> None:
+        """Waiting jobs stopped waiting (their state is no longer QUEUED), and will wait again: their old places must not be found by
+        that time. A scan of each queue concerned, however many jobs there are."""
+        kinds: dict[EligibilityClass, None] = {}
+        for route in routes:
+            self._forget(route.kind, route)
+            kinds[route.kind] = None
+        for kind in kinds:
+            if kind.queue is not None:
+                kind.queue = deque(other for other in kind.queue if other.state is _QUEUED)
+
+    def current(self, kind: EligibilityClass) -> EligibilityClass:
+        """The class that stands for this one's jobs now: classes without a waiting job are forgotten once there are too many."""
+        key = kind.pipeline, kind.as_json
+        known = self._classes.get(key)
+        if known is None:
+            # Taken up again as it is; to look for room here would change what others have looked up.
+            kind.pools = [pool for pool in self._roster.pools.values() if pool.serves(*key)]
+            kind.queue = None
+            known = self._classes[key] = kind
+        return known
+
     def _forget(self, kind: EligibilityClass, route: Route) -> None:
         kind.size -= 1
         self.jobs -= 1

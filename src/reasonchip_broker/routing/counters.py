@@ -1,12 +1,22 @@
 """What a broker counts: plain integers, added to on the hot path and read by whoever wants them."""
 
-NAMES = ("cancelled", "finished", "queued", "refused", "results_dropped", "results_unheard")
+NAMES = (
+    "cancelled",
+    "finished",
+    "progress",
+    "progress_dropped",
+    "queued",
+    "refused",
+    "results_dropped",
+    "results_unheard",
+    "retried",
+)
 
 
 class Counters:
     """Totals since the start. What can be derived from others is not counted: jobs submitted are those finished and those that live."""
 
-    __slots__ = ("cancelled", "finished", "queued", "refused", "results_dropped", "results_unheard")
+    __slots__ = NAMES
 
     def __init__(self) -> None:
         self.queued = 0
@@ -17,6 +27,12 @@ class Counters:
         """CANCELs that found their job."""
         self.refused = 0
         """RUNs that did not become a job."""
+        self.progress = 0
+        """PROGRESS that counted."""
+        self.progress_dropped = 0
+        """PROGRESS that counted for nothing: of another's job, a stale attempt, or out of order."""
+        self.retried = 0
+        """Attempts that ended without ending their job."""
         self.results_dropped = 0
         """RESULTs that counted for nothing: of a job that is over, unknown, or another's."""
         self.results_unheard = 0

@@ -1,100 +1,141 @@
-"""Jobs and slots: what happens to a job between its RUN and its outcome, and to a slot between two jobs.
+"""Jobs: the table of routes, and the steps that take a job from its RUN to its outcome.
 
-`Switchboard` says who is who, reads packets and answers requests; this is the work behind it. Every operation leaves all tables in
-agreement and no free slot beside a waiting job that could have it.
-"""
+`Switchboard` says who is who, reads packets and answers requests; this is the work behind it, and `Dispatcher` is where all of it
+meets. What concerns one matter has a file of its own: slots (`slots.py`), stopping (`stopping.py`), attempts, sessions, families,
+streams, outcomes. Every operation leaves all tables in agreement and no free slot beside a waiting job that could have it."""
 
-from reasonchip_broker.errors import InternalError
-from reasonchip_broker.limits import JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT, Limits
+from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import NUMBER_MAX, attempt_of, readdressed
-from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect
+from reasonchip_broker.protocol.codes import Code, Dialect
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.protocol.json_v0 import is_json, to_binary
 from reasonchip_broker.protocol.schemas import RunOptions
+from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
+from reasonchip_broker.routing.attempts import Attempts
 from reasonchip_broker.routing.backlog import Backlog, EligibilityClass
+from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.effects import Effects, Outcome
+from reasonchip_broker.routing.extras import Extras
+from reasonchip_broker.routing.family import Family
+from reasonchip_broker.routing.followers import Followers
+from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.peers import Peer, PeerState
-from reasonchip_broker.routing.roster import Pool, Roster, Worker
+from reasonchip_broker.routing.roster import Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.sessions import Sessions
+from reasonchip_broker.routing.slots import Slots
+from reasonchip_broker.routing.status import Status
+from reasonchip_broker.routing.stopping import Stopping
+from reasonchip_broker.routing.streams import Streams
 from reasonchip_broker.routing.timers import TimerKind, Timers
 
 _ADMITTING = RouteState.ADMITTING
 _QUEUED = RouteState.QUEUED
 _DISPATCHED = RouteState.DISPATCHED
-_CANCELLING = RouteState.CANCELLING
 _OVER = RouteState.OVER
-_GONE = AssignmentState.GONE
-_HELD = AssignmentState.HELD
-_WITHHELD = AssignmentState.WITHHELD
+_HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
 _LAST_OUTCOME = Code.TOO_LARGE
 _JSON = Dialect.JSON
 _LEFT = PeerState.GONE
 
 
 class Dispatcher:
-    """The tables of routes, workers and waiting jobs, and the steps that change them. `now` is the time of the present step."""
+    """The table of routes, and all that works on it. `json_slot_rest_ms` and `json_cancel` are the switchboard's settings."""
 
     __slots__ = (
-        "_limits",
         "_sequence",
-        "_slot_rest_s",
+        "answers",
+        "attempts",
         "backlog",
+        "clock",
         "counters",
         "effects",
-        "json_cancel",
-        "now",
-        "reserved",
+        "family",
+        "followers",
+        "limits",
+        "outcomes",
         "roster",
         "routes",
+        "sessions",
+        "slots",
+        "status",
+        "stopping",
+        "streams",
         "timers",
     )
 
     def __init__(
         self, limits: Limits, effects: Effects, timers: Timers, json_slot_rest_ms: int | None, json_cancel: bool
     ) -> None:
-        self._limits = limits
-        self._slot_rest_s = None if json_slot_rest_ms is None else json_slot_rest_ms / 1000
         self._sequence = 0
+        self.limits = limits
         self.effects = effects
         self.timers = timers
-        self.json_cancel = json_cancel
-        self.now = 0.0
+        self.clock = Clock()
         self.counters = Counters()
         self.roster = Roster()
         self.backlog = Backlog(self.roster)
         self.routes: dict[bytes, Route] = {}
-        """Every job that is not over, by cookie."""
-        self.reserved: dict[bytes, Assignment] = {}
-        """Cookies of jobs that are over, and whose worker has not let go: they can't be used again yet."""
+        """Every job that is known, by cookie: those that are not over, and those whose outcome is kept."""
+        self.answers = Answers(effects, self.routes)
+        self.outcomes = Outcomes(limits, timers, self.clock, self.routes)
+        self.streams = Streams(limits, effects, self.counters, self.routes, self.answers)
+        self.status = Status(self.clock, self.routes)
+        self.slots = Slots(self, json_slot_rest_ms)
+        self.stopping = Stopping(self, json_cancel=json_cancel)
+        self.attempts = Attempts(self)
+        self.family = Family(self)
+        self.sessions = Sessions(self)
+        self.followers = Followers(self)
 
-    # Jobs
+    @property
+    def live(self) -> int:
+        """How many jobs are not over."""
+        return len(self.routes) - self.outcomes.count
+
+    # A job comes
 
     def run(
         self, cookie: bytes, owner: Peer, options: RunOptions, kind: EligibilityClass, worker: Worker, frame: Frame
     ) -> None:
-        """Take a new job and dispatch it at once, to a worker that is available."""
+        """Take a new job that asks for nothing special and dispatch it at once, to a worker that is available."""
         _, _, raw, _, attempt, left_ms, _ = frame
         assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1)
-        route = Route(cookie, owner, owner.principal, options, kind, _DISPATCHED, 1, assignment)
+        route = Route(cookie, owner, owner.principal, options, kind, _DISPATCHED, 1, assignment, self.clock.now)
         self._enter(route, left_ms)
         self._hand_over(route, worker, raw, attempt)
 
-    def open(self, cookie: bytes, owner: Peer, options: RunOptions, kind: EligibilityClass, left_ms: int) -> Route:
+    def open(
+        self,
+        cookie: bytes,
+        owner: Peer,
+        options: RunOptions,
+        kind: EligibilityClass,
+        left_ms: int,
+        parent: Route | None = None,
+    ) -> Route:
         """Take a new job that is not dispatched yet; `left_ms` is the time until its deadline, 0 for none."""
         self._sequence += 1
-        route = Route(cookie, owner, owner.principal, options, kind, _ADMITTING, sequence=self._sequence)
+        now = self.clock.now
+        principal = parent.principal if parent is not None else owner.principal
+        route = Route(cookie, owner, principal, options, kind, _ADMITTING, taken_at=now, sequence=self._sequence)
+        if parent is not None and parent.deadline:
+            parent_ms = max(1, int((parent.deadline - now) * 1000))
+            left_ms = min(left_ms, parent_ms) if left_ms else parent_ms
         self._enter(route, left_ms)
+        if not options.is_simple:
+            self.family.join(route, self.streams.extras_of(route), parent)
+            self.followers.submitted(route)
         return route
 
     def _enter(self, route: Route, left_ms: int) -> None:
-        cookie = route.cookie
-        self.routes[cookie] = route
+        self.routes[route.cookie] = route
         route.owner.unfinished += 1
         if left_ms:
-            route.deadline = self.now + left_ms / 1000
+            route.deadline = self.clock.now + left_ms / 1000
             route.timer = self.timers.arm(TimerKind.DEADLINE, route, route.deadline)
 
     def admitting(self, cookie: bytes, number: int) -> Route | None:
@@ -109,15 +150,42 @@ class Dispatcher:
         route.move(_QUEUED)
         self.backlog.push(route)
         self.counters.queued += 1
-        self._log("route queued", route)
+        if route.extras is not None and route.options.qlim:
+            when = self.clock.now + route.options.qlim / 1000
+            route.extras.wait_timer = self.timers.arm(TimerKind.QUEUE_LIMIT, route, when)
+        self.log("route queued", route)
+
+    def hold_back(self, routes: list[Route]) -> None:
+        """Jobs that wait for a slot may not have one before a worker has let go of an earlier attempt."""
+        for route in routes:
+            self._forget_wait(route)
+            route.move(RouteState.BACKOFF)
+        self.backlog.take_out(routes)
+
+    def _forget_wait(self, route: Route) -> None:
+        extras = route.extras
+        if extras is not None and extras.wait_timer is not None:
+            self.timers.disarm(extras.wait_timer)
+            extras.wait_timer = None
+
+    # A job is dispatched
 
     def dispatch(self, route: Route, worker: Worker, frame: bytes) -> None:
         """Bind a job that was queued or admitted to a slot of a worker that is available; `frame` is its RUN."""
         route.move(_DISPATCHED)
-        route.frame = b""
+        route.frame = frame if route.options.att > 1 else b""
         route.attempt += 1
-        route.assignment = worker.assignments[route.cookie] = Assignment(worker, route.cookie, route.attempt)
+        assignment = Assignment(worker, route.cookie, route.attempt)
+        route.assignment = worker.assignments[route.cookie] = assignment
         self._hand_over(route, worker, frame, 1 if is_json(frame) else attempt_of(frame))
+        extras = route.extras
+        if extras is not None:
+            self._forget_wait(route)
+            extras.attempt_began_at = self.clock.now
+            if route.options.rlim:
+                when = self.clock.now + route.options.rlim / 1000
+                assignment.timer = self.timers.arm(TimerKind.RUN_LIMIT, assignment, when)
+            self.streams.attempt_began(route, extras)
 
     def _hand_over(self, route: Route, worker: Worker, frame: bytes, attempt: int) -> None:
         """Send a job to the worker that it is bound to; `attempt` is what its frame says."""
@@ -125,251 +193,15 @@ class Dispatcher:
         if route.kind.as_json and worker.peer.dialect is not _JSON:
             frame = to_binary(frame, attempt)
         if route.deadline:
-            left_ms = max(1, min(NUMBER_MAX, int((route.deadline - self.now) * 1000)))
+            left_ms = max(1, min(NUMBER_MAX, int((route.deadline - self.clock.now) * 1000)))
             frame = readdressed(frame, route.attempt, left_ms)
         elif attempt != route.attempt:
             frame = readdressed(frame, route.attempt, 0)
         self.effects.send(worker.peer, frame)
         if self.effects.log_routes:
-            self._log("route dispatched", route, worker=worker.peer.id.hex())
+            self.log("route dispatched", route, worker=worker.peer.id.hex())
 
-    def finish(self, route: Route, frame: bytes, code: int) -> None:
-        """A job reached its outcome, which is the RESULT `frame`. A slot that it holds is the caller's concern."""
-        cookie = route.cookie
-        del self.routes[cookie]
-        was_queued = route.state is _QUEUED
-        # Every live state may go to OVER, and what is over is not in `routes`: no need to look the step up.
-        route.state = _OVER
-        if was_queued:
-            self.backlog.withdraw(route)
-        if route.timer is not None:
-            self.timers.disarm(route.timer)
-            route.timer = None
-        owner = route.owner
-        owner.unfinished -= 1
-        heard = owner.state is not _LEFT and not route.options.detach
-        if heard:
-            self.effects.send(owner, frame)
-        else:
-            self.counters.results_unheard += 1
-        self.counters.finished += 1
-        effects = self.effects
-        if effects.observe_outcomes:
-            effects.outcomes.append(Outcome(cookie, readdressed(to_binary(frame, route.attempt), route.attempt, 0)))
-        if effects.log_routes:
-            self._log("route over", route, code=Code(code).name, heard=heard)
-
-    def fail(self, route: Route, code: Code, sentence: str, *, may_have_run: bool) -> None:
-        """End a job by the broker's own word. The slot that it holds, if any, is withheld until its worker lets go."""
-        self.finish(route, packets.failed(route.cookie, route.attempt, code, sentence, may_have_run=may_have_run), code)
-        assignment = route.assignment
-        if assignment is not None:
-            assignment.move(_WITHHELD)
-            assignment.worker.withheld += 1
-            self.reserved[route.cookie] = assignment
-
-    def withdraw(self, route: Route) -> None:
-        """A job that was not admitted leaves no trace: its cookie is free."""
-        del self.routes[route.cookie]
-        if route.timer is not None:
-            self.timers.disarm(route.timer)
-            route.timer = None
-        route.owner.unfinished -= 1
-
-    # Cancelling and deadlines
-
-    def cancel(self, route: Route, *, at_once: bool, why: str) -> tuple[Code, str]:
-        """Cancel a job on request. Returns what to tell who asked."""
-        assignment = route.assignment
-        self.counters.cancelled += 1
-        reason = f": {why}" if why else ""
-        if assignment is None:
-            self.fail(route, Code.CANCELLED, f"cancelled before it ran{reason}", may_have_run=False)
-            return Code.OK, "the job was cancelled before it ran"
-        if assignment.worker.peer.dialect is _JSON and not self.json_cancel:
-            self.fail(
-                route,
-                Code.CANCELLED,
-                f"cancelled; its worker can't be told, and may still finish it{reason}",
-                may_have_run=True,
-            )
-            return Code.OK, "the job is over for its owner; its worker can't be told"
-        if route.state is not _CANCELLING:
-            route.move(_CANCELLING)
-            self.tell_to_stop(assignment, at_once=at_once, why=why)
-        elif at_once and (assignment.timer is None or assignment.timer.kind != TimerKind.KILL_GRACE):
-            self.tell_to_stop(assignment, at_once=True, why=why)
-        return Code.CANCELLING, "the worker was asked to stop"
-
-    def tell_to_stop(self, assignment: Assignment, *, at_once: bool, why: str) -> None:
-        """Send a worker the CANCEL of a job that it holds, and give it the grace that goes with it."""
-        frame = packets.cancel(assignment.cookie, at_once=at_once, why=why, attempt=assignment.attempt)
-        self.effects.send(assignment.worker.peer, frame)
-        if assignment.timer is not None:
-            self.timers.disarm(assignment.timer)
-        if at_once:
-            assignment.timer = self.timers.arm(TimerKind.KILL_GRACE, assignment, self.now + self._limits.kill_grace_s)
-        else:
-            assignment.timer = self.timers.arm(TimerKind.CANCEL_GRACE, assignment, self.now + self._limits.cancel_grace_s)
-
-    def assignment_due(self, kind: TimerKind, assignment: Assignment) -> None:
-        """The timer of an assignment went off."""
-        if assignment.state is _GONE:
-            # Its worker was lost in the same wake-up.
-            return
-        if kind == TimerKind.REST:
-            self._rest_over(assignment)
-        elif kind == TimerKind.CANCEL_GRACE:
-            self.tell_to_stop(assignment, at_once=True, why="the cancel grace is over")
-        else:
-            self._kill_grace_over(assignment)
-
-    def _kill_grace_over(self, assignment: Assignment) -> None:
-        """A worker did not even stop at once: the job is given up, and its slot withheld for as long as the worker keeps it."""
-        assignment.timer = None
-        if assignment.state is _HELD:
-            route = self.routes[assignment.cookie]
-            self.fail(route, Code.CANCELLED, "cancelled; its worker has not confirmed that it stopped", may_have_run=True)
-        self._log_slot("slot withheld: worker did not stop", assignment)
-
-    def deadline_over(self, route: Route) -> None:
-        """A job's time is up, wherever it is."""
-        assignment = route.assignment
-        route.timer = None
-        if assignment is None:
-            self.fail(route, Code.DEADLINE_EXCEEDED, "the deadline passed before a slot was free", may_have_run=False)
-            return
-        already_told = route.state is _CANCELLING
-        self.fail(route, Code.DEADLINE_EXCEEDED, "the deadline passed while the job ran", may_have_run=True)
-        if not already_told and (assignment.worker.peer.dialect is not _JSON or self.json_cancel):
-            self.tell_to_stop(assignment, at_once=False, why="the deadline passed")
-
-    # Slots
-
-    def register(self, peer: Peer, capacity: int, patterns: list[str]) -> Worker:
-        """A worker declares its slots; waiting jobs that it serves go to it at once."""
-        pool, is_new = self.roster.pool_for(peer.dialect, patterns)
-        worker = Worker(peer, capacity, pool)
-        pool.workers[worker] = None
-        peer.worker = worker
-        if is_new:
-            self.backlog.add_pool(pool)
-        self.availability_changed(worker)
-        return worker
-
-    def availability_changed(self, worker: Worker) -> None:
-        """A worker began or ceased to take jobs: its place in the pool, and the jobs that waited for it."""
-        pool = worker.pool
-        had_none = self.effects.observe_capacity and pool.least_loaded() is None
-        pool.place(worker)
-        if worker.level >= 0:
-            self._fill(worker)
-        if had_none:
-            self._announce(pool)
-
-    def _fill(self, worker: Worker) -> None:
-        """Give a worker waiting jobs until it is full, nothing waits, or its outbox would pass the mark."""
-        peer = worker.peer
-        room = self._limits.outbox_bytes_mark
-        while worker.busy < worker.capacity:
-            route = self.backlog.pop_for(worker.pool)
-            if route is None:
-                return
-            room -= len(route.frame)
-            self.dispatch(route, worker, route.frame)
-            if room <= 0 and worker.busy < worker.capacity and worker.pool.waiting:
-                peer.congested = True
-                worker.pool.place(worker)
-                self.effects.writables.append(peer.link)
-                return
-
-    def release(self, assignment: Assignment) -> None:
-        """A worker let go of a job: its slot rests, or takes the next job."""
-        worker = assignment.worker
-        cookie = assignment.cookie
-        del worker.assignments[cookie]
-        if assignment.timer is not None:
-            self.timers.disarm(assignment.timer)
-            assignment.timer = None
-        if assignment.state is not _HELD:
-            worker.withheld -= 1
-            del self.reserved[cookie]
-        if worker.peer.dialect is _JSON and worker.capacity > 1 and self._rest(assignment):
-            return
-        # It is GONE now, as every state may be, and nothing refers to it any more that could ask.
-        pool = worker.pool
-        if pool.waiting or self.effects.observe_capacity:
-            self.free_slot(worker)
-        else:
-            pool.vacate(worker)
-
-    def free_slot(self, worker: Worker) -> None:
-        """A slot is free: the oldest job that waits for it takes it."""
-        pool = worker.pool
-        had_none = self.effects.observe_capacity and pool.least_loaded() is None
-        pool.vacate(worker)
-        if worker.level >= 0:
-            route = self.backlog.pop_for(pool)
-            if route is not None:
-                self.dispatch(route, worker, route.frame)
-        if had_none:
-            self._announce(pool)
-
-    def _announce(self, pool: Pool) -> None:
-        """Say so, if a pool that had no free slot has one now."""
-        if pool.least_loaded() is not None:
-            self.effects.capacity.append(pool.offer)
-
-    def _rest(self, assignment: Assignment) -> bool:
-        worker = assignment.worker
-        rest_s = self._slot_rest_s
-        if rest_s is None:
-            rest_s = max(JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT * worker.capacity) / 1000
-        if rest_s:
-            assignment.move(AssignmentState.RESTING)
-            worker.pool.resting += 1
-            worker.resting[assignment] = None
-            assignment.timer = self.timers.arm(TimerKind.REST, assignment, self.now + rest_s)
-        return rest_s > 0
-
-    def _rest_over(self, assignment: Assignment) -> None:
-        """A slot has rested."""
-        worker = assignment.worker
-        assignment.timer = None
-        del worker.resting[assignment]
-        worker.pool.resting -= 1
-        assignment.move(_GONE)
-        self.free_slot(worker)
-
-    def worker_lost(self, worker: Worker, reason: CloseReason) -> None:
-        """A worker's connection has gone, and with it every job that it held."""
-        pool = worker.pool
-        pool.remove(worker)
-        pool.resting -= len(worker.resting)
-        for assignment in (*worker.assignments.values(), *worker.resting):
-            if assignment.timer is not None:
-                self.timers.disarm(assignment.timer)
-                assignment.timer = None
-            was_held = assignment.state is _HELD
-            if assignment.state is _WITHHELD:
-                del self.reserved[assignment.cookie]
-            assignment.move(_GONE)
-            if was_held:
-                self._lose(self.routes[assignment.cookie], reason)
-        worker.assignments.clear()
-        worker.resting.clear()
-        if not pool.workers:
-            self.roster.discard(pool)
-            self.backlog.remove_pool(pool)
-
-    def _lose(self, route: Route, reason: CloseReason) -> None:
-        if route.state is _CANCELLING:
-            code, sentence = Code.CANCELLED, "cancelled; its worker went away without a word of it"
-        else:
-            code, sentence = Code.WORKER_WENT_AWAY, f"the worker that ran the job went away ({reason.name})"
-        self.finish(route, packets.failed(route.cookie, route.attempt, code, sentence), code)
-
-    # Results
+    # A job ends
 
     def result(self, peer: Peer, frame: Frame) -> None:
         """A RESULT from a worker: it counts if this worker holds this attempt; any other is dropped and counted."""
@@ -384,7 +216,7 @@ class Dispatcher:
                 self._drop(peer, cookie)
                 return
             attempt = assignment.attempt
-        if assignment.state is _HELD:
+        if assignment.state in _HOLDING:
             route = self.routes[cookie]
             if code > _LAST_OUTCOME:
                 sentence = f"the worker ended the job with {code}, which is no outcome"
@@ -393,61 +225,119 @@ class Dispatcher:
             if peer.dialect is _JSON and route.owner.dialect is not _JSON:
                 # A JSON worker names no attempt, and may have answered in JSON to a client that speaks binary.
                 raw = readdressed(to_binary(raw, attempt), attempt, 0)
-            self.finish(route, raw, code)
-        self.release(assignment)
+            if not self.attempts.retries(route, raw, code):
+                if route.options.att > 1:
+                    raw = self.attempts.with_history(route, raw, code)
+                self.finish(route, raw, code)
+        self.slots.release(assignment)
 
     def _drop(self, peer: Peer, cookie: bytes) -> None:
         self.counters.results_dropped += 1
         if self.effects.log_routes:
             self.effects.logs.append(("debug", "result dropped", {"cookie": cookie.hex(), "connection": peer.id.hex()}))
 
+    def finish(self, route: Route, frame: bytes, code: int) -> None:
+        """A job reached its outcome, which is the RESULT `frame`. A slot that it holds is the caller's concern."""
+        extras = route.extras
+        if extras is not None:
+            self.streams.over(route)
+            self._end_extras(route, extras, code)
+        was_queued = route.state is _QUEUED
+        # Every live state may go to OVER, and what is over is never finished again: no need to look the step up.
+        route.state = _OVER
+        if was_queued:
+            self.backlog.withdraw(route)
+        route.assignment = None
+        if route.timer is not None:
+            self.timers.disarm(route.timer)
+            route.timer = None
+        route.owner.unfinished -= 1
+        self.counters.finished += 1
+        heard = self._tell(route, extras, frame)
+        if not heard:
+            self.counters.results_unheard += 1
+        effects = self.effects
+        if effects.observe_outcomes:
+            binary = readdressed(to_binary(frame, route.attempt), route.attempt, 0)
+            effects.outcomes.append(Outcome(route.cookie, binary))
+        if effects.log_routes:
+            self.log("route over", route, code=Code(code).name, heard=heard)
+
+    def _tell(self, route: Route, extras: Extras | None, frame: bytes) -> bool:
+        """Send an outcome to all who wait for it, and keep it. Returns whether anybody did."""
+        owner = route.owner
+        waits = not route.options.detach or (extras is not None and extras.attached)
+        there = owner.state is not _LEFT
+        heard = there and waits
+        if heard:
+            self.effects.send(owner, frame)
+        if is_json(frame) and not (heard and extras is None):
+            frame = readdressed(to_binary(frame, route.attempt), route.attempt, 0)
+        if heard and owner.dialect is _JSON:
+            # It is delivered, and no existing peer will ever ask for it: its cookie is free.
+            self.outcomes.forget_delivered(route)
+        else:
+            self.outcomes.keep(route, frame, self.clock.now)
+            if heard:
+                self.outcomes.sent(owner, route)
+            elif there:
+                self.outcomes.unheard(owner, route)
+        if extras is not None:
+            for follower in extras.followers:
+                if follower.peer is not owner and follower.peer.state is not _LEFT:
+                    heard = True
+                    self.effects.send(follower.peer, frame)
+                    self.outcomes.sent(follower.peer, route)
+            extras.followers.clear()
+            extras.senders.clear()
+        return heard
+
+    def _end_extras(self, route: Route, extras: Extras, code: int) -> None:
+        self._forget_wait(route)
+        if extras.orphan_timer is not None:
+            self.timers.disarm(extras.orphan_timer)
+            extras.orphan_timer = None
+        self.family.ended(route, extras, code)
+        self.followers.untie(route, extras)
+
+    def fail(self, route: Route, code: Code, sentence: str, *, may_have_run: bool) -> None:
+        """End a job by the broker's own word. The slot that it holds, if any, is withheld until its worker lets go."""
+        assignment = route.assignment
+        if assignment is not None:
+            self.attempts.record(route, assignment.worker, code)
+        history = route.extras.history if route.extras is not None else ()
+        frame = packets.failed(route.cookie, route.attempt, code, sentence, may_have_run=may_have_run, history=history)
+        self.finish(route, frame, code)
+        if assignment is not None:
+            self.slots.withhold(assignment)
+
+    def withdraw(self, route: Route) -> None:
+        """A job that was not admitted leaves no trace: its cookie is free."""
+        if route.extras is not None:
+            self.streams.over(route)
+            self._end_extras(route, route.extras, Code.CANCELLED)
+        del self.routes[route.cookie]
+        if route.timer is not None:
+            self.timers.disarm(route.timer)
+            route.timer = None
+        route.owner.unfinished -= 1
+
+    # The end of a step
+
+    def settle(self) -> None:
+        """What a step leads to for others: children of what ended are cancelled, senders of what was taken are credited."""
+        self.family.settle()
+        self.streams.settle()
+
     # Telling
 
-    def _log(self, event: str, route: Route, **fields: object) -> None:
+    def log(self, event: str, route: Route, **fields: object) -> None:
+        """Log an event of a job, if such are logged."""
         if self.effects.log_routes:
             fields |= {"cookie": route.cookie.hex(), "pipeline": route.options.p, "attempt": route.attempt}
             self.effects.logs.append(("debug", event, fields))
 
-    def _log_slot(self, event: str, assignment: Assignment) -> None:
+    def log_slot(self, event: str, assignment: Assignment) -> None:
+        """Log a warning about a slot."""
         peer = assignment.worker.peer
         self.effects.logs.append(("warning", event, {"cookie": assignment.cookie.hex(), "worker": peer.id.hex()}))
-
-    def invariants(self) -> None:
-        """Raise InternalError if any two tables disagree (invariants 2, 3, 4, 7 and 11 of the design)."""
-        self.roster.invariants()
-        self.backlog.invariants()
-        held: dict[bytes, Assignment] = {}
-        reserved: set[bytes] = set()
-        for pool in self.roster.pools.values():
-            for worker in pool.workers:
-                for cookie, assignment in worker.assignments.items():
-                    if assignment.worker is not worker or assignment.cookie != cookie:
-                        raise InternalError("an assignment is filed in the wrong place")
-                    if assignment.state == AssignmentState.HELD:
-                        held[cookie] = assignment
-                    else:
-                        reserved.add(cookie)
-                        if cookie in self.routes or self.reserved.get(cookie) is not assignment:
-                            raise InternalError("a withheld slot still has a job, or its cookie is not reserved")
-        if reserved != set(self.reserved):
-            raise InternalError("a cookie is reserved that no slot withholds")
-        self._route_invariants(held)
-
-    def _route_invariants(self, held: dict[bytes, Assignment]) -> None:
-        waiting = 0
-        unfinished: dict[Peer, int] = {}
-        for cookie, route in self.routes.items():
-            running = route.state in (_DISPATCHED, _CANCELLING)
-            assignment = held.pop(cookie, None)
-            if running != (assignment is not None) or route.assignment is not assignment:
-                raise InternalError(f"route {cookie.hex()} is {route.state.name}, and its slot is not")
-            if assignment is not None and assignment.attempt != route.attempt:
-                raise InternalError(f"route {cookie.hex()} and its slot disagree")
-            if route.state == _OVER or (route.state == _ADMITTING) != (route.attempt == 0 and route.state != _QUEUED):
-                raise InternalError(f"route {cookie.hex()} is in a state that it can't be in: {route.state.name}")
-            unfinished[route.owner] = unfinished.get(route.owner, 0) + 1
-            waiting += route.state == _QUEUED
-        if any(owner.unfinished != jobs for owner, jobs in unfinished.items()):
-            raise InternalError("a connection's unfinished jobs are miscounted")
-        if held or waiting != self.backlog.jobs:
-            raise InternalError("a slot is held for no job, or a job waits outside of the backlog")

@@ -1,9 +1,8 @@
 """What a step of the switchboard asks its caller to do.
 
-Effects of one kind are kept in one list, in order. Nearly all of them are sends, and so those are kept where they will be wanted: the
-frames for a peer in its own `sends`, and here, in `recipients`, the peers that have some. The caller carries out the sends first, then
-the rest. A *link* is whatever the caller passed for a connection; nothing here looks at it.
-"""
+Effects of one kind are kept in one list, in order. Nearly all of them are sends, and so those are kept where they will be wanted:
+the frames for a peer in its own `sends`, and here, in `recipients`, the peers that have some. The caller carries out the sends
+first, then the rest. A *link* is whatever the caller passed for a connection; nothing here looks at it."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -87,6 +86,13 @@ class Effects:
         if not sends:
             self.recipients.append(peer)
         sends.append(frame)
+
+    def send_at(self, peer: "Peer", place: int, frame: bytes) -> None:
+        """Send a frame to a peer after the first `place` frames that it is to be sent in this step, and before the others."""
+        if peer.sends:
+            peer.sends.insert(place, frame)
+        else:
+            self.send(peer, frame)
 
     def take_sends(self) -> list[tuple[Link, bytes]]:
         """Every send, as pairs of a link and a frame, and forget them: for whoever has no use for many frames at a time."""

@@ -4,34 +4,42 @@ The checks come in the order that `docs/reference/protocol.md` promises. RUNs th
 taken by `plain.py` before they come here.
 """
 
-from collections.abc import Callable
-
 from reasonchip_broker.limits import OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX, Limits
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType
+from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import HEADER_BYTES, Frame
 from reasonchip_broker.protocol.json_v0 import run_meta
-from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.followers import may
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import Known
+from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import choose
-from reasonchip_broker.routing.route import Route
-
-Closer = Callable[[Peer, CloseReason, str], None]
+from reasonchip_broker.routing.route import Route, RouteState
 
 
 class Intake:
-    """Takes RUNs. With `admits`, each job waits for somebody's word; `close` ends a connection whose options are no map."""
+    """Takes RUNs. `instance` is this run of the broker; with `admits`, each job waits for somebody's word."""
 
-    __slots__ = ("_admits", "_answers", "_client_jobs_max", "_close", "_dispatcher", "_known_epoch", "_limits", "known")
+    __slots__ = (
+        "_admits",
+        "_answers",
+        "_client_jobs_max",
+        "_dispatcher",
+        "_instance",
+        "_known_epoch",
+        "_limits",
+        "_requests",
+        "known",
+    )
 
-    def __init__(self, limits: Limits, dispatcher: Dispatcher, answers: Answers, close: Closer, *, admits: bool) -> None:
+    def __init__(self, limits: Limits, dispatcher: Dispatcher, requests: Requests, instance: bytes, *, admits: bool) -> None:
         self._limits = limits
         self._dispatcher = dispatcher
-        self._answers = answers
-        self._close = close
+        self._answers = dispatcher.answers
+        self._requests = requests
+        self._instance = instance
         self._admits = admits
         self._client_jobs_max = limits.client_jobs_max
         self.known: dict[bytes, Known] = {}
@@ -39,6 +47,7 @@ class Intake:
         self._known_epoch = 0
 
     def run(self, peer: Peer, frame: Frame) -> None:
+        """RUN: refuse it, attach it to the job that it already is, or take a new one."""
         _, cookie, raw, _, _, left_ms, meta_length = frame
         meta = raw[HEADER_BYTES : HEADER_BYTES + meta_length] if meta_length else run_meta(raw)
         known = self.known.get(meta) or self._learn(peer, cookie, meta)
@@ -46,45 +55,112 @@ class Intake:
             return
         options, kind, _ = known
         dispatcher = self._dispatcher
-        if cookie in dispatcher.routes or cookie in dispatcher.reserved:
-            self.refuse(peer, cookie, Code.COOKIE_COLLISION, "Already in use")
-        elif cookie == NO_COOKIE:
-            self.refuse(peer, cookie, Code.BAD_PACKET, "Missing cookie")
-        elif self._dispatcher.effects.draining:
+        parent: Route | None = None
+        if self._is_its_own(peer, cookie, options):
+            return
+        if options.parent is not None or peer.role is Role.WORKER:
+            parent = self._parent(peer, cookie, options)
+            if parent is None:
+                return
+        if not self._is_new(peer, cookie, options):
+            return
+        if dispatcher.effects.draining:
             self.refuse(peer, cookie, Code.DRAINING, "the broker is stopping and takes no more jobs")
         elif peer.unfinished >= self._client_jobs_max:
-            self.refuse(
-                peer, cookie, Code.OVERLOADED, f"{peer.unfinished} jobs of this connection are unfinished", retry_ms=1000
-            )
+            sentence = f"{peer.unfinished} jobs of this connection are unfinished"
+            self.refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
         else:
             pools = kind.pools
             worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
             if worker is None and not self._may_wait(peer, cookie, options, kind, len(raw)):
                 return
-            if worker is not None and not self._admits:
+            if worker is not None and not self._admits and options.is_simple:
                 dispatcher.run(cookie, peer, options, kind, worker, frame)
-                if options.reply:
-                    self._answers.reply(peer, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
+                self._dispatched(peer, cookie, options)
                 return
-            route = dispatcher.open(cookie, peer, options, kind, left_ms)
+            route = dispatcher.open(cookie, peer, options, kind, left_ms, parent)
             route.frame = raw
             if self._admits:
                 dispatcher.effects.admissions.append((cookie, route.sequence))
+            elif worker is not None:
+                dispatcher.dispatch(route, worker, raw)
+                self._dispatched(peer, cookie, options)
             else:
                 self.wait(route)
+
+    def _dispatched(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> None:
+        if options.reply:
+            self._answers.reply(peer, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
+
+    def _parent(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> Route | None:
+        """The job that submits this one; if there is none, or it is not this peer's to speak for, its client is told, and None."""
+        parent = self._dispatcher.routes.get(options.parent) if options.parent is not None else None
+        if parent is not None and parent.state >= RouteState.OVER:
+            parent = None
+        if peer.role is not Role.WORKER:
+            if parent is not None and parent.principal == peer.principal:
+                return parent
+            self.refuse(peer, cookie, Code.COOKIE_NOT_FOUND, "there is no such parent")
+            return None
+        if parent is not None and parent.assignment is not None and parent.assignment.worker is peer.worker:
+            return parent
+        self.refuse(
+            peer, cookie, Code.NOT_ALLOWED, "a worker submits jobs for a job that it holds, and names that as their parent"
+        )
+        return None
+
+    def _is_its_own(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> bool:
+        """Whether a RUN came again from whoever sent it first: then it attaches to its job."""
+        if not options.nonce:
+            return False
+        dispatcher = self._dispatcher
+        route = dispatcher.routes.get(cookie)
+        if route is not None and options.nonce == route.options.nonce and may(peer, route):
+            dispatcher.followers.resubmitted(peer, route)
+            return True
+        spent = dispatcher.outcomes.spent.get(cookie) if route is None else None
+        # Of one that is acknowledged nothing but cookie and code are left to compare.
+        if spent is not None and spent[0] == peer.principal:
+            frame = packets.reply(
+                PacketType.RUN,
+                Code.OUTCOME_GONE,
+                "the job is over, and its outcome is no longer kept",
+                cookie=cookie,
+                job=dispatcher.status.of_spent(spent[1]),
+            )
+            dispatcher.effects.send(peer, frame)
+            return True
+        return False
+
+    def _is_new(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> bool:
+        """Whether there was never a job with this cookie, as far as is known. If there was, or may have been, its client is told."""
+        dispatcher = self._dispatcher
+        known = cookie in dispatcher.routes or cookie in dispatcher.slots.reserved
+        if known or dispatcher.outcomes.spent.get(cookie) is not None:
+            self.refuse(peer, cookie, Code.COOKIE_COLLISION, "Already in use")
+            return False
+        if cookie == NO_COOKIE:
+            self.refuse(peer, cookie, Code.BAD_PACKET, "Missing cookie")
+            return False
+        if options.at is not None and options.at != self._instance:
+            sentence = "the job was sent to an earlier run of the broker, of which nothing is known: it may have run"
+            dispatcher.effects.send(peer, packets.failed(cookie, 0, Code.BROKER_WENT_AWAY, sentence))
+            dispatcher.outcomes.sent_unknown(peer)
+            return False
+        return True
 
     def _learn(self, peer: Peer, cookie: bytes, meta: bytes) -> Known | None:
         """Decode a RUN's options and find its class; the same bytes come over and over, so both are kept."""
         try:
             options = schemas.run_options(meta)
         except schemas.MetaUndecodable as error:
-            self._close(peer, CloseReason.PROTOCOL_ERROR, f"RUN: {error}")
+            self._requests.close(peer, CloseReason.PROTOCOL_ERROR, f"RUN: {error}")
             return None
         except schemas.MetaInvalid as error:
             self.refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {error}")
             return None
         as_json = options.enc == ENCODING_JSON
-        known = options, self.class_of(options.p, as_json), not as_json and not options.reply
+        known = options, self.class_of(options.p, as_json), not as_json and not options.reply and options.is_simple
         if len(self.known) >= OPTIONS_CACHED_MAX:
             self.known.clear()
         if len(meta) <= OPTIONS_CACHED_BYTES_MAX:

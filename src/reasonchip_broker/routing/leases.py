@@ -26,10 +26,13 @@ class Leases:
         self._anew_at = 0.0
         self._late_s = min(LATE_S, (limits.lease_s - limits.heartbeat_s) / 2)
 
-    def woken(self, due_at: float, now: float) -> None:
-        """The switchboard was to be woken at `due_at`, and was woken `now`."""
-        if now - due_at > self._late_s:
+    def woken(self, due_at: float, now: float) -> float:
+        """The switchboard was to be woken at `due_at`, and was woken `now`. Returns for how long the broker stood still."""
+        late_s = now - due_at
+        if late_s > self._late_s:
             self._anew_at = now
+            return late_s
+        return 0.0
 
     def begin(self, peer: Peer, now: float) -> None:
         """A connection was welcomed."""

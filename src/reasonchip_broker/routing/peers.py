@@ -1,5 +1,6 @@
 """The switchboard's record of one live connection."""
 
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,6 +12,7 @@ from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
     from reasonchip_broker.routing.roster import Worker
+    from reasonchip_broker.routing.route import Route
 
 Handler: TypeAlias = "Callable[[Peer, Frame], None]"
 Handlers: TypeAlias = dict[int, Handler]
@@ -35,22 +37,30 @@ class Peer:
     """One live connection: who it is, what it may say next (`handlers`), what it has running."""
 
     __slots__ = (
+        "acknowledged",
         "congested",
         "dialect",
+        "grace_s",
         "handlers",
         "heard_at",
         "id",
+        "kept_bytes",
         "leaving",
         "link",
         "name",
         "principal",
+        "process",
         "queues",
         "reader",
+        "results",
         "role",
         "sends",
         "state",
+        "ties",
         "timer",
+        "unacknowledged",
         "unfinished",
+        "unheard",
         "worker",
     )
 
@@ -72,6 +82,22 @@ class Peer:
         self.congested = False
         self.leaving = False
         """A worker that said DRAIN, perhaps before it registered."""
+        self.process = b""
+        """A worker's process, random for each."""
+        self.grace_s = 0
+        """How long a worker's jobs wait for it to come back."""
+        self.results = 0
+        """RESULTs that a worker with such a grace has sent."""
+        self.ties: dict[Route, None] | None = None
+        """Jobs that are to be looked at when it goes: it follows them, or their policy says so."""
+        self.unacknowledged: deque[Route] | None = None
+        """Jobs whose RESULT it was sent and has not acknowledged, in order."""
+        self.unheard: deque[Route] | None = None
+        """Jobs that it had detached and that are over, in order: nobody was sent their RESULT."""
+        self.acknowledged = 0
+        """How many it has acknowledged in all, modulo 2³²; those that were dropped meanwhile count too."""
+        self.kept_bytes = 0
+        """Bytes of the outcomes that are kept for it."""
         self.unfinished = 0
         """A client's jobs that are not over."""
         self.sends: list[bytes] = []

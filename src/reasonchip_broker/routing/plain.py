@@ -1,12 +1,13 @@
 """The hot path: RUNs and RESULTs of plain jobs, each kind in a loop of its own.
 
 A *plain* job asks for nothing but to be run: no deadline, no reply, variables that need no translation, a worker with a free slot.
-Nearly all are, and they come in reads of many frames. So these two loops do for a plain job what `Switchboard` and `Dispatcher` do for
-any, written out: no handler is looked up, no method called for a single step, and what all frames of a read have in common is looked
-up once. At the first sign that a frame is anything else they hand it to its handler, which knows all the rules; nothing is decided
-here that is not decided there as well, and a test compares the two. (`docs/decisions/0008-plain-jobs-have-a-loop-of-their-own.md`)
-"""
+Nearly all are, and they come in reads of many frames. So these two loops do for a plain job what `Switchboard` and `Dispatcher` do
+for any, written out: no handler is looked up, no method called for a single step, and what all frames of a read have in common is
+looked up once. At the first sign that a frame is anything else they hand it to its handler, which knows all the rules; nothing is
+decided here that is not decided there as well, and a test compares the two.
+(`docs/decisions/0008-plain-jobs-have-a-loop-of-their-own.md`)"""
 
+from collections import deque
 from typing import TypeAlias
 
 from reasonchip_broker.protocol.codes import NO_COOKIE, Code, PacketType
@@ -46,7 +47,10 @@ class PlainPath:
     def runs(self, peer: Peer, frames: list[Frame]) -> None:
         """Frames from a binary client."""
         known, routes, recipients = self._known, self._routes, self._recipients
-        reserved = self._dispatcher.reserved
+        if peer.unacknowledged is None:
+            peer.unacknowledged = deque()
+        dispatcher = self._dispatcher
+        reserved, spent, now = dispatcher.slots.reserved, dispatcher.outcomes.spent.shards, dispatcher.clock.now
         for frame in frames:
             kind, cookie, raw, _, attempt, left_ms, meta_length = frame
             if kind == _RUN and not left_ms and attempt == 1:
@@ -55,6 +59,7 @@ class PlainPath:
                     meant is not None
                     and meant[2]
                     and cookie not in routes
+                    and cookie not in spent[cookie[15]]
                     and cookie not in reserved
                     and cookie != NO_COOKIE
                     and peer.unfinished < self._jobs_max
@@ -63,7 +68,9 @@ class PlainPath:
                     worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
                     if worker is not None:
                         assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1)
-                        routes[cookie] = Route(cookie, peer, peer.principal, meant[0], meant[1], _DISPATCHED, 1, assignment)
+                        routes[cookie] = Route(
+                            cookie, peer, peer.principal, meant[0], meant[1], _DISPATCHED, 1, assignment, now
+                        )
                         peer.unfinished += 1
                         worker.pool.occupy(worker)
                         to = worker.peer
@@ -80,7 +87,11 @@ class PlainPath:
     def results(self, peer: Peer, frames: list[Frame]) -> None:
         """Frames from a binary worker."""
         dispatcher, routes, recipients = self._dispatcher, self._routes, self._recipients
-        counters = dispatcher.counters
+        counters, outcomes = dispatcher.counters, dispatcher.outcomes
+        now = dispatcher.clock.now
+        forget_at = now + outcomes.retention_s
+        keep = outcomes.queue.append
+        kept = kept_bytes = 0
         worker = peer.worker
         for frame in frames:
             kind, cookie, raw, code, attempt, _, _ = frame
@@ -93,24 +104,37 @@ class PlainPath:
                     and assignment.timer is None
                 ):
                     route = routes[cookie]
-                    if route.timer is None:
-                        del routes[cookie], worker.assignments[cookie]
+                    owner = route.owner
+                    waiting = owner.unacknowledged
+                    if route.timer is None and route.extras is None and waiting is not None and not route.options.detach:
+                        del worker.assignments[cookie]
                         route.state = _OVER
-                        owner = route.owner
+                        route.assignment = None
+                        route.frame = raw
+                        route.deadline = forget_at
+                        size = len(raw)
+                        keep(route)
+                        kept += 1
+                        kept_bytes += size
+                        waiting.append(route)
+                        owner.kept_bytes += size
                         owner.unfinished -= 1
-                        counters.finished += 1
-                        if owner.state is _GONE or route.options.detach:
-                            counters.results_unheard += 1
-                        else:
-                            sends = owner.sends
-                            if not sends:
-                                recipients.append(owner)
-                            sends.append(raw)
-                        if worker.pool.waiting:
-                            dispatcher.free_slot(worker)
+                        sends = owner.sends
+                        if not sends:
+                            recipients.append(owner)
+                        sends.append(raw)
+                        if worker.pool.waiting or worker.resuming:
+                            dispatcher.slots.free_slot(worker)
                         else:
                             worker.pool.vacate(worker)
                         continue
+            outcomes.add(kept, kept_bytes)
+            counters.finished += kept
+            kept = kept_bytes = 0
             handlers = peer.handlers
             (handlers.get(kind) or handlers[ELSE])(peer, frame)
             worker = peer.worker
+            keep = outcomes.queue.append
+        outcomes.add(kept, kept_bytes)
+        counters.finished += kept
+        outcomes.settle(now, recipients)

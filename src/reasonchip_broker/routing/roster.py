@@ -54,6 +54,7 @@ class Worker:
         "peer",
         "pool",
         "resting",
+        "resuming",
         "ticket",
         "withheld",
     )
@@ -68,6 +69,8 @@ class Worker:
         self.withheld = 0
         self.resting: dict[Assignment, None] = {}
         """Slots whose job is reported, and that are not free yet."""
+        self.resuming: deque[Assignment] | None = None
+        """Jobs that have lent their slot out and want one again, in order."""
         self.draining = False
         self.level = _OFF
         """Its level in the pool; off while it can't be given a job."""

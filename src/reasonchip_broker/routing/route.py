@@ -1,9 +1,9 @@
-"""A route: the switchboard's record of one job, from its RUN to its one outcome.
+"""A route: the switchboard's record of one job, from its RUN to its one outcome, and on until that is forgotten.
 
     RUN ─▶ ADMITTING ─▶ QUEUED ──▶ DISPATCHED ──▶ OVER
               │            ▲  │         │  ▲ │
-              │            │  │         ▼  │ └─▶ CANCELLING ─▶ OVER
-              │            │  └─▶ OVER  SUSPENDED
+              │            │  │         ▼  │ └─▶ CANCELLING ─▶ OVER ─▶ FORGOTTEN
+              │            │  └─▶ OVER  SUSPENDED ──────▲
               ▼            │                │
              OVER       BACKOFF ◀───────────┘ worker lost, attempts left       SCHEDULED ─▶ QUEUED at its time
 
@@ -26,6 +26,7 @@ from reasonchip_broker.routing.timers import Timer
 if TYPE_CHECKING:
     from reasonchip_broker.routing.assignment import Assignment
     from reasonchip_broker.routing.backlog import EligibilityClass
+    from reasonchip_broker.routing.extras import Extras
 
 
 class RouteState(IntEnum):
@@ -39,19 +40,19 @@ class RouteState(IntEnum):
     SUSPENDED = 6
     BACKOFF = 7
     OVER = 8
+    FORGOTTEN = 9
 
 
 TRANSITIONS: Mapping[RouteState, frozenset[RouteState]] = {
     RouteState.ADMITTING: frozenset({RouteState.SCHEDULED, RouteState.QUEUED, RouteState.DISPATCHED, RouteState.OVER}),
     RouteState.SCHEDULED: frozenset({RouteState.QUEUED, RouteState.OVER}),
-    RouteState.QUEUED: frozenset({RouteState.DISPATCHED, RouteState.OVER}),
-    RouteState.DISPATCHED: frozenset(
-        {RouteState.CANCELLING, RouteState.SUSPENDED, RouteState.BACKOFF, RouteState.QUEUED, RouteState.OVER}
-    ),
-    RouteState.CANCELLING: frozenset({RouteState.SUSPENDED, RouteState.OVER}),
-    RouteState.SUSPENDED: frozenset({RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.QUEUED, RouteState.OVER}),
-    RouteState.BACKOFF: frozenset({RouteState.QUEUED, RouteState.OVER}),
-    RouteState.OVER: frozenset(),
+    RouteState.QUEUED: frozenset({RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.OVER}),
+    RouteState.DISPATCHED: frozenset({RouteState.CANCELLING, RouteState.SUSPENDED, RouteState.BACKOFF, RouteState.OVER}),
+    RouteState.CANCELLING: frozenset({RouteState.OVER}),
+    RouteState.SUSPENDED: frozenset({RouteState.DISPATCHED, RouteState.CANCELLING, RouteState.BACKOFF, RouteState.OVER}),
+    RouteState.BACKOFF: frozenset({RouteState.QUEUED, RouteState.DISPATCHED, RouteState.OVER}),
+    RouteState.OVER: frozenset({RouteState.FORGOTTEN}),
+    RouteState.FORGOTTEN: frozenset(),
 }
 
 LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
@@ -63,7 +64,7 @@ class Route(msgspec.Struct, eq=False):
     cookie: bytes
     """The job's id, on the wire and here."""
     owner: Peer
-    """The connection that sent it, and gets the outcome unless it has gone or the job is detached."""
+    """The connection that sent it or took it over, and gets the outcome unless it has gone or the job is detached."""
     principal: str
     options: RunOptions
     kind: "EligibilityClass"
@@ -72,12 +73,16 @@ class Route(msgspec.Struct, eq=False):
     attempt: int = 0
     assignment: "Assignment | None" = None
     """The slot that it is running on."""
+    taken_at: float = 0.0
+    """When it was taken, on the switchboard's clock."""
+    extras: "Extras | None" = None
+    """What only a job that asks for more than to be run has."""
     sequence: int = 0
     """Its place in the order of arrival; before that, the number of its admission."""
     frame: bytes = b""
-    """Its RUN, as received, while it waits."""
+    """Its RUN, as received, while it waits or may have to run again; its RESULT once it is over."""
     deadline: float = 0.0
-    """When it is to be over, on the switchboard's clock; 0 for never."""
+    """When it is to be over, on the switchboard's clock, 0 for never; once it is, when its outcome is forgotten."""
     timer: Timer | None = None
 
     def move(self, state: RouteState) -> None:

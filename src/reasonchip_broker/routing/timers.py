@@ -25,17 +25,25 @@ class TimerKind(IntEnum):
     CANCEL_GRACE = 4
     KILL_GRACE = 5
     REST = 6
+    RETENTION = 7
+    QUEUE_LIMIT = 8
+    RUN_LIMIT = 9
+    BACKOFF = 10
+    ORPHAN = 11
+    SESSION = 12
 
 
 class Timer:
     """One armed timer. `subject` is what it is about: which class that is, its kind tells."""
 
-    __slots__ = ("kind", "subject", "tick")
+    __slots__ = ("is_armed", "kind", "subject", "tick")
 
     def __init__(self, kind: TimerKind, subject: object, tick: int) -> None:
         self.kind = kind
         self.subject = subject
         self.tick = tick
+        self.is_armed = True
+        """Whether it was not disarmed: of the timers that are due at once, one may disarm another."""
 
 
 class Timers:
@@ -67,8 +75,9 @@ class Timers:
         return timer
 
     def disarm(self, timer: Timer) -> None:
-        """Forget a timer; one that has fired already may be given too."""
+        """Forget a timer; one that has fired already may be given too. One that is due in this wake-up will not fire any more."""
         slot = self._slots.get(timer.tick)
+        timer.is_armed = False
         if slot is not None:
             slot.pop(timer, None)
             if not slot:

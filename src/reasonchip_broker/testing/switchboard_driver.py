@@ -15,13 +15,13 @@ from uuid import UUID
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.binary import Packet, decode
+from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.protocol.codes import ENCODING_JSON, CloseReason, Code, Dialect, PacketType, Role
 from reasonchip_broker.protocol.frames import HEADER, Frame
 from reasonchip_broker.protocol.json_v0 import JsonDecoder, is_json, to_binary, to_json
-from reasonchip_broker.routing.effects import Close, LogLine, Outcome
-from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.effects import Close, Effects, LogLine, Outcome
 from reasonchip_broker.switchboard import Switchboard
+from reasonchip_broker.testing.fake_link import FakeLink as FakeLink
 from reasonchip_broker.testing.virtual_clock import VirtualClock
 
 Step: TypeAlias = tuple[str, int, tuple[Any, ...], float]
@@ -43,68 +43,6 @@ def json_packet(packet_type: str, cookie: bytes | None = None, **fields: Any) ->
     packet: dict[str, Any] = {**dict.fromkeys(JSON_KEYS), "packet_type": packet_type, **fields}
     packet["cookie"] = str(UUID(bytes=cookie)) if cookie is not None else None
     return json.dumps(packet, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-class FakeLink:
-    """A pretended connection: what was sent there, and how it ended."""
-
-    __slots__ = ("close", "closed", "dialect", "number", "peer", "role", "unread", "wants_writable", "welcomed")
-
-    def __init__(self, number: int, role: Role, dialect: Dialect) -> None:
-        self.number = number
-        self.role = role
-        self.dialect = dialect
-        self.peer: Peer
-        """The switchboard's record of it."""
-        self.unread: list[bytes] = []
-        """Frames that no `take` has returned yet, as the switchboard sent them: a connection translates them for JSON peers."""
-        self.welcomed = dialect == Dialect.JSON
-        self.closed = False
-        """Whether the connection is over, whoever ended it."""
-        self.close: Close | None = None
-        """Why the switchboard closed it, if it was the switchboard."""
-        self.wants_writable = False
-        """Whether the switchboard asked to be told when the outbox has room."""
-
-    @property
-    def id(self) -> bytes:
-        """The connection's id."""
-        return self.number.to_bytes(16, "big")
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why the switchboard closed it; None if it did not."""
-        return self.close.reason if self.close is not None else None
-
-    def take(self) -> list[Packet]:
-        """Every packet that came since the last call."""
-        taken = [decode(to_binary(frame, 1)) for frame in self.unread]
-        self.unread.clear()
-        return taken
-
-    def take_json(self) -> list[dict[str, Any]]:
-        """What a JSON peer was told since the last call: not every packet has a meaning there."""
-        taken = [json.loads(body[4:]) for body in map(to_json, self.unread) if body]
-        self.unread.clear()
-        return taken
-
-    def take_one(self, kind: PacketType) -> Packet:
-        """The one packet that came, which is of this type. Raises InternalError if something else came, or not just one."""
-        taken = self.take()
-        if [packet.kind for packet in taken] != [kind]:
-            raise InternalError(
-                f"expected one {kind.name}, but link {self.number} was sent {[packet.kind for packet in taken]}"
-            )
-        return taken[0]
-
-    def take_reply(self) -> tuple[Code, str]:
-        """The code and sentence of the one REPLY that came. Raises InternalError as `take_one` does."""
-        packet = self.take_one(PacketType.REPLY)
-        return Code(packet.code), schemas.reply_meta(packet.meta).msg
-
-    def take_codes(self) -> list[tuple[PacketType, Code]]:
-        """Type and code of every packet that came since the last call."""
-        return [(PacketType(packet.kind), Code(packet.code)) for packet in self.take()]
 
 
 class SwitchboardDriver:
@@ -136,12 +74,16 @@ class SwitchboardDriver:
         self.on_step: Callable[[list[tuple[FakeLink, bytes]], list[Close]], None] | None = None
         """Called after each step with what it sent and whom it closed, in order."""
         self.steps: list[Step] | None = [] if records else None
-        self.switchboard = Switchboard(
-            INSTANCE, self.limits, version="0", json_slot_rest_ms=json_slot_rest_ms, json_cancel=json_cancel, admits=admits
-        )
         self._settings: dict[str, Any] = {"json_slot_rest_ms": json_slot_rest_ms, "json_cancel": json_cancel, "admits": admits}
+        self._log_routes = False
+        self.switchboard = self._begin(INSTANCE)
         self._cookies = 0
         self._trace = hashlib.sha256()
+
+    def _begin(self, instance: bytes) -> Switchboard:
+        switchboard = Switchboard(instance, self.limits, version="0", **self._settings)
+        switchboard.effects.log_routes = self._log_routes
+        return switchboard
 
     # Connections
 
@@ -166,15 +108,31 @@ class SwitchboardDriver:
             self.greet(link)
         return link
 
-    def worker(self, capacity: int = 1, serves: Sequence[str] = ("*",), dialect: Dialect = Dialect.BINARY) -> FakeLink:
-        """A registered worker; jobs that waited for it are left for `take`. Raises InternalError if it is refused."""
-        link = self.connect(Role.WORKER, dialect)
+    def worker(
+        self,
+        capacity: int = 1,
+        serves: Sequence[str] = ("*",),
+        dialect: Dialect = Dialect.BINARY,
+        *,
+        name: str | None = None,
+        process: bytes | None = None,
+        grace_s: int = 0,
+        held: Sequence[tuple[bytes, int]] = (),
+        principal: str = "",
+    ) -> FakeLink:
+        """A registered worker; jobs that waited for it are left for `take`. Raises InternalError if it is refused.
+
+        One with a name, a process (16 bytes) and a grace has a session; coming back, it lists what it holds. What of that it keeps is
+        then in `kept` of its link.
+        """
+        link = self.connect(Role.WORKER, dialect, principal=principal)
         if dialect == Dialect.BINARY:
-            self.greet(link)
-        self.register(link, capacity, serves)
+            self.greet(link, schemas.HelloMeta(name=name, inst=process, grace=grace_s))
+        self.register(link, capacity, serves, held=held)
         answer = decode(link.unread.pop(0))
         if (answer.kind, answer.code) != (PacketType.REPLY, Code.OK):
             raise InternalError(f"a worker that registered was answered with packet {answer.kind}, code {answer.code}")
+        link.kept = schemas.reply_meta(answer.meta).held
         return link
 
     def disconnect(self, link: FakeLink, reason: CloseReason = CloseReason.PEER_CLOSED) -> None:
@@ -231,23 +189,35 @@ class SwitchboardDriver:
         queue: bool = True,
         reply: bool = False,
         detach: bool = False,
+        **options: Any,
     ) -> bytes:
-        """A client sends RUN; returns the job's cookie. A JSON client can say no more than pipeline, variables and `detach`."""
+        """A client, or a worker for a job that it holds, sends RUN; returns the job's cookie. `options` are those of `RunOptions`.
+
+        A JSON client can say no more than pipeline, variables and `detach`.
+        """
         cookie = cookie or self.new_cookie()
         if link.dialect == Dialect.JSON:
             body = json_packet("RUN", cookie, pipeline=pipeline, variables=variables.decode() or None, detach=detach)
             self.send_json(link, body)
         else:
-            options = schemas.RunOptions(p=pipeline, enc=encoding, queue=queue, reply=reply, detach=detach)
-            self.send(link, packets.run(cookie, schemas.encode_meta(options), variables, attempt=attempt, left_ms=left_ms))
+            meta = schemas.RunOptions(p=pipeline, enc=encoding, queue=queue, reply=reply, detach=detach, **options)
+            self.send(link, packets.run(cookie, schemas.encode_meta(meta), variables, attempt=attempt, left_ms=left_ms))
         return cookie
 
-    def register(self, link: FakeLink, capacity: int, serves: Iterable[str] = ("*",), number: int = 1) -> None:
+    def register(
+        self,
+        link: FakeLink,
+        capacity: int,
+        serves: Iterable[str] = ("*",),
+        number: int = 1,
+        held: Sequence[tuple[bytes, int]] = (),
+    ) -> None:
         """A worker sends REGISTER. A JSON worker can say no more than its capacity."""
         if link.dialect == Dialect.JSON:
             self.send_json(link, json_packet("REGISTER", capacity=capacity))
         else:
-            self.send(link, packets.register(schemas.RegisterMeta(cap=capacity, serves=list(serves)), number))
+            meta = schemas.RegisterMeta(cap=capacity, serves=list(serves), held=list(held))
+            self.send(link, packets.register(meta, number))
 
     def result(self, link: FakeLink, cookie: bytes, payload: bytes = b"2", attempt: int = 1) -> None:
         """A worker sends RESULT OK. A JSON worker's says no attempt."""
@@ -256,12 +226,14 @@ class SwitchboardDriver:
         else:
             self.send(link, packets.result(cookie, attempt, payload, ENCODING_JSON))
 
-    def fail(self, link: FakeLink, cookie: bytes, code: Code, error: str = "", attempt: int = 1) -> None:
+    def fail(
+        self, link: FakeLink, cookie: bytes, code: Code, error: str = "", attempt: int = 1, *, error_type: str = ""
+    ) -> None:
         """A worker sends RESULT with another code."""
         if link.dialect == Dialect.JSON:
             self.send_json(link, json_packet("RESULT", cookie, rc=code.name, error=error))
         else:
-            self.send(link, packets.failed(cookie, attempt, code, error))
+            self.send(link, packets.failed(cookie, attempt, code, error, error_type=error_type))
 
     def cancel(self, link: FakeLink, cookie: bytes, *, at_once: bool = False, why: str = "", number: int = 7) -> None:
         """A client sends CANCEL. A JSON client can say no more than the cookie."""
@@ -269,6 +241,55 @@ class SwitchboardDriver:
             self.send_json(link, json_packet("CANCEL", cookie))
         else:
             self.send(link, packets.cancel(cookie, at_once=at_once, why=why, number=number))
+
+    def ack(self, link: FakeLink, results: int) -> None:
+        """A client sends ACK: so many RESULTs have come in all."""
+        self.send(link, packets.ack(results))
+
+    def attach(self, link: FakeLink, cookie: bytes, *, first: int = 0, take: bool = True, number: int = 8) -> None:
+        """A client sends ATTACH."""
+        self.send(link, packets.attach(cookie, first=first, take=take, number=number))
+
+    def status(self, link: FakeLink, cookie: bytes, *, tree: bool = False) -> schemas.JobStatus:
+        """A client sends STATUS; returns the answer. Raises InternalError if it is a refusal, or not all that came."""
+        self.send(link, packets.status(cookie, tree=tree, number=9))
+        return link.take_status()
+
+    def progress(
+        self,
+        link: FakeLink,
+        cookie: bytes,
+        *numbers: int,
+        attempt: int = 1,
+        payload: bytes = b"3",
+        encoding: str = ENCODING_JSON,
+    ) -> None:
+        """A worker sends PROGRESS with these numbers, in one piece."""
+        self.send(link, *(packets.progress(cookie, attempt, number, payload, encoding) for number in numbers))
+
+    def input(self, link: FakeLink, cookie: bytes, *numbers: int, payload: bytes = b"4", encoding: str = ENCODING_JSON) -> None:
+        """A client sends INPUT with these numbers, in one piece."""
+        self.send(link, *(packets.input_chunk(cookie, number, payload, encoding) for number in numbers))
+
+    def credit(self, link: FakeLink, cookie: bytes, frames: int, attempt: int = 0) -> None:
+        """CREDIT from a client (for PROGRESS) or, with the attempt, from a worker (for INPUT)."""
+        self.send(link, packets.credit(cookie, attempt, frames))
+
+    def park(self, link: FakeLink, cookie: bytes, attempt: int = 1) -> None:
+        """A worker lends a job's slot out."""
+        self.send(link, packets.park(cookie, attempt))
+
+    def resume(self, link: FakeLink, cookie: bytes, attempt: int = 1) -> None:
+        """A worker wants a slot for a job again."""
+        self.send(link, packets.resume(cookie, attempt))
+
+    def extend(self, link: FakeLink, cookie: bytes, more_ms: int, attempt: int = 1) -> None:
+        """A worker asks for more time."""
+        self.send(link, packets.extend(cookie, attempt, more_ms))
+
+    def drain_worker(self, link: FakeLink, name: str = "", number: int = 10) -> None:
+        """A client, for an operator, drains the worker of a name; a worker, without one, itself."""
+        self.send(link, packets.drain(number, name))
 
     # What the broker says
 
@@ -290,6 +311,13 @@ class SwitchboardDriver:
     def stop(self) -> None:
         """The broker stops."""
         self._step("stop", None)
+
+    def restart(self, instance: bytes) -> None:
+        """The broker dies, and another one begins, which knows nothing of it: every connection is gone."""
+        for link in self.links:
+            link.closed = True
+        self.admissions.clear()
+        self._step("restart", None, instance)
 
     def advance(self, seconds: float) -> None:
         """Time passes, and the switchboard is woken whenever it wants to be. Raises InternalError if it wants that for ever."""
@@ -322,6 +350,8 @@ class SwitchboardDriver:
         if method == "connected" and link is not None:
             role, dialect, principal, queues = arguments
             link.peer = self.switchboard.connected(link, link.id, role, dialect, now, principal=principal, queues=queues)
+        elif method == "restart":
+            self.switchboard = self._begin(*arguments)
         elif link is not None:
             getattr(self.switchboard, method)(link.peer, *arguments, now)
         else:
@@ -330,18 +360,13 @@ class SwitchboardDriver:
 
     def _carry_out(self) -> None:
         effects = self.switchboard.effects
-        sends, closes = effects.take_sends(), effects.closes[:]
+        sends = effects.take_sends() if effects.recipients else []
+        closes: list[Close] = []
         for link, frame in sends:
             self._send(link, frame)
-        for link in effects.welcomes:
-            link.welcomed = True
-        for link in effects.writables:
-            link.wants_writable = True
-        self.admissions += effects.admissions
-        self.outcomes += effects.outcomes
-        self.capacity += effects.capacity
-        self.logs += effects.logs
-        effects.clear()
+        if effects.rare:
+            closes = effects.closes[:]
+            self._carry_out_rare(effects)
         for close in closes:
             self._close(close)
         if self.steps is not None:
@@ -351,8 +376,17 @@ class SwitchboardDriver:
         if self.on_step is not None:
             self.on_step(sends, closes)
 
+    def _carry_out_rare(self, effects: Effects) -> None:
+        for link in effects.writables:
+            link.wants_writable = True
+        self.admissions += effects.admissions
+        self.outcomes += effects.outcomes
+        self.capacity += effects.capacity
+        self.logs += effects.logs
+        effects.clear_rare()
+
     def _send(self, link: FakeLink | None, frame: bytes) -> None:
-        kind = to_binary(frame, 1)[4]
+        kind = to_binary(frame, 1)[4] if is_json(frame) else frame[4]
         if link is None:
             raise InternalError(f"packet {kind} was sent to a connection that has ended")
         if link.closed:
@@ -363,6 +397,7 @@ class SwitchboardDriver:
             raise InternalError(f"packet {kind} was sent to link {link.number}, whose protocol does not know it")
         if link.dialect == Dialect.BINARY and is_json(frame):
             raise InternalError(f"a JSON frame was sent to link {link.number}, which speaks binary")
+        link.welcomed = True
         link.unread.append(frame)
 
     def _close(self, close: Close) -> None:
@@ -393,7 +428,7 @@ class SwitchboardDriver:
         With `log_routes` each frame goes to its handler, as it does when routes are logged: no job is plain (`routing/plain.py`).
         """
         again = SwitchboardDriver(self.limits, checks=False, records=True, **self._settings)
-        again.switchboard.effects.log_routes = log_routes
+        again._log_routes = again.switchboard.effects.log_routes = log_routes
         for step in self.steps or ():
             method, number, arguments, _ = step
             if method == "connected":

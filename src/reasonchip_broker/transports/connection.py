@@ -32,6 +32,9 @@ _SLICE_BYTES = 64 * 1024
 LINGER_S = 1.0
 """How long a peer that was said goodbye to, and has taken it, may leave its own end open."""
 
+LATE_S = 0.1
+"""A timer that goes off this much too late means that the loop stood still. What came meanwhile is read within as much again."""
+
 _WATCH_PARTS = 4
 """How often, in each write deadline, a connection that takes nothing is looked at."""
 
@@ -394,6 +397,10 @@ class Connection(asyncio.Protocol):
 
     def _frame_overdue(self) -> None:
         left_s = self._begun_at + self._limits.handshake_s - self._loop.time()
+        if left_s < -LATE_S:
+            # The peer may have said the rest long ago: look again once that has been read.
+            left_s = LATE_S
+            self._begun_at = self._loop.time() + left_s - self._limits.handshake_s
         if left_s > 0:
             self._frame_timer = self._loop.call_later(left_s, self._frame_overdue)
             return

@@ -8,18 +8,20 @@ from reasonchip_broker.protocol.codes import NO_COOKIE, Code, Dialect, PacketTyp
 from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.peers import Peer, PeerState
-from reasonchip_broker.routing.route import Route
+from reasonchip_broker.routing.route import Route, RouteState
 from tests.unit.routing.making import make_peer
 
 COOKIE = b"k" * 16
 
 
-def answered(peer: Peer, to: PacketType = PacketType.RUN, code: Code = Code.BAD_PACKET, owns: bool = False) -> list[bytes]:
+def answered(
+    peer: Peer, to: PacketType = PacketType.RUN, code: Code = Code.BAD_PACKET, owns: RouteState | None = None
+) -> list[bytes]:
     effects = Effects()
     routes: dict[bytes, Route] = {}
     answers = Answers(effects, routes)
-    if owns:
-        routes[COOKIE] = Route(COOKIE, peer, "", schemas.RunOptions(p="p"), None, None)  # type: ignore[arg-type]
+    if owns is not None:
+        routes[COOKIE] = Route(COOKIE, peer, "", schemas.RunOptions(p="p"), None, owns)  # type: ignore[arg-type]
     answers.reply(peer, to, code, "why", COOKIE, 7, retry_ms=9)
     return [frame for _, frame in effects.take_sends()]
 
@@ -42,7 +44,9 @@ def test_an_existing_worker_hears_only_of_its_first_registration(to: PacketType,
     assert len(answered(make_peer(Role.WORKER, Dialect.JSON), to)) == told
 
 
-@pytest.mark.parametrize(("owns", "cookie"), [(True, NO_COOKIE), (False, COOKIE)])
-def test_an_existing_client_is_told_of_an_error_without_the_cookie_of_a_job_that_goes_on(owns: bool, cookie: bytes) -> None:
+@pytest.mark.parametrize(("owns", "cookie"), [(RouteState.QUEUED, NO_COOKIE), (RouteState.OVER, COOKIE), (None, COOKIE)])
+def test_an_existing_client_is_told_of_an_error_without_the_cookie_of_a_job_that_goes_on(
+    owns: RouteState | None, cookie: bytes
+) -> None:
     (frame,) = answered(make_peer(Role.CLIENT, Dialect.JSON), owns=owns)
     assert decode(frame).cookie == cookie

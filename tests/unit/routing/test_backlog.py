@@ -263,3 +263,20 @@ def test_a_pool_that_is_made_anew_is_told_of_what_waits() -> None:
     pool = make_pool(line.roster, "a")
     line.backlog.add_pool(pool)
     assert line.pop(pool) is route
+
+
+def test_what_is_taken_out_waits_again_at_the_end_and_once() -> None:
+    line = Line()
+    pool = line.pool("*")
+    routes = [line.push(pipeline) for pipeline in "aaba"]
+    taken = [routes[1], routes[2]]
+    for route in taken:
+        route.state = RouteState.BACKOFF
+    line.backlog.take_out(taken)
+    assert (line.backlog.jobs, line.backlog.bytes) == (2, 10)
+    for route in taken:
+        line.count += 1
+        route.state, route.sequence = RouteState.QUEUED, line.count
+        line.backlog.push(route)
+    line.backlog.invariants()
+    assert [line.pop(pool) for _ in range(5)] == [routes[0], routes[3], *taken, None]

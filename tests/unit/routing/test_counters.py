@@ -14,7 +14,10 @@ def test_every_counter_is_told_by_its_name() -> None:
         setattr(counters, name, number)
         expected[name] = number
     assert counters.as_dict() == expected
-    assert set(expected) == {"cancelled", "finished", "queued", "refused", "results_dropped", "results_unheard"}
+    assert set(expected) == {
+        *("cancelled", "finished", "queued", "refused", "results_dropped", "results_unheard"),
+        *("progress", "progress_dropped", "retried"),
+    }
 
 
 def test_what_was_told_does_not_change_later() -> None:

@@ -12,6 +12,7 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.routing.assignment import AssignmentState
 from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.route import RouteState
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
@@ -66,14 +67,22 @@ def _keep_what_is_over(tables: Tables) -> None:
     tables.dispatcher.routes[tables.waiting].state = RouteState.OVER
 
 
+def _wait_for_nothing(tables: Tables) -> None:
+    route = tables.dispatcher.routes[tables.waiting]
+    route.attempt = 1
+    tables.dispatcher.hold_back([route])
+
+
 def _forget_a_reserved_cookie(tables: Tables) -> None:
-    tables.dispatcher.reserved.clear()
+    tables.dispatcher.slots.reserved.clear()
+
+
+def _reserve_twice(tables: Tables) -> None:
+    tables.dispatcher.slots.reserve(tables.withheld)
 
 
 def _reserve_for_nothing(tables: Tables) -> None:
-    assignment = tables.dispatcher.routes[tables.running].assignment
-    assert assignment is not None
-    tables.dispatcher.reserved[b"k" * 16] = assignment
+    tables.dispatcher.slots.reserve(b"k" * 16)
 
 
 def _withhold_unseen(tables: Tables) -> None:
@@ -102,7 +111,9 @@ def _miscount_the_slots(tables: Tables) -> None:
         _run_without_a_slot,
         _wait_with_a_slot,
         _keep_what_is_over,
+        _wait_for_nothing,
         _forget_a_reserved_cookie,
+        _reserve_twice,
         _reserve_for_nothing,
         _withhold_unseen,
         _lose_an_owner,
@@ -111,17 +122,17 @@ def _miscount_the_slots(tables: Tables) -> None:
 )
 def test_the_invariants_notice_what_disagrees(break_it: Callable[[Tables], None]) -> None:
     tables = Tables()
-    tables.dispatcher.invariants()
+    check(tables.dispatcher)
     break_it(tables)
     with pytest.raises(InternalError):
-        tables.dispatcher.invariants()
+        check(tables.dispatcher)
 
 
 def test_a_job_ends_once_for_its_owner_and_its_slot_ends_when_its_worker_says_so() -> None:
     tables = Tables()
     driver = tables.driver
     assert (PacketType.RESULT, Code.CANCELLED) in tables.client.take_codes()
-    assert tables.withheld in tables.dispatcher.reserved
+    assert tables.withheld in tables.dispatcher.slots.reserved
     driver.result(tables.worker, tables.withheld)
-    assert (tables.dispatcher.reserved, tables.client.take()) == ({}, [])
+    assert (tables.dispatcher.slots.reserved, tables.client.take()) == ({}, [])
     assert tables.waiting in {packet.cookie for packet in tables.worker.take()}

@@ -29,8 +29,9 @@ def test_the_packed_table_says_what_the_table_says() -> None:
 
 
 def test_any_live_job_may_end_and_what_is_over_stays_over() -> None:
-    assert all(RouteState.OVER in afters for state, afters in TRANSITIONS.items() if state != RouteState.OVER)
-    assert TRANSITIONS[RouteState.OVER] == frozenset()
+    assert all(RouteState.OVER in afters for state, afters in TRANSITIONS.items() if state < RouteState.OVER)
+    assert TRANSITIONS[RouteState.OVER] == {RouteState.FORGOTTEN}
+    assert TRANSITIONS[RouteState.FORGOTTEN] == frozenset()
 
 
 def test_a_cancelled_job_is_never_queued_again() -> None:

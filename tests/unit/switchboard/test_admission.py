@@ -7,9 +7,11 @@ from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import Code, Dialect, PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
+LIMITS = Limits(retention_s=1.0)
+
 
 def make(capacity: int = 0, dialect: Dialect = Dialect.BINARY) -> tuple[SwitchboardDriver, FakeLink, FakeLink | None]:
-    driver = SwitchboardDriver(admits=True)
+    driver = SwitchboardDriver(LIMITS, admits=True)
     worker = driver.worker(capacity) if capacity else None
     return driver, driver.client(dialect), worker
 
@@ -102,6 +104,7 @@ def test_a_verdict_is_of_the_job_that_it_was_asked_for_and_not_of_the_next_with_
         driver.cancel(client, cookie)
     else:
         driver.advance(1)
+    driver.advance(3 * LIMITS.retention_s)  # the cookie is free again
     driver.run(client, cookie=cookie, variables=b"second")
     client.take()
     (_, first), (_, second) = driver.admissions

@@ -9,11 +9,16 @@ from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketT
 from reasonchip_broker.protocol.frames import OVERSIZED
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver, json_packet, view
 
-RESERVED = ("ACK", "PROGRESS", "INPUT", "CREDIT", "ATTACH", "STATUS", "PARK", "RESUME", "EXTEND")
-"""Packet types that have their number, and no meaning yet."""
+CLIENT_SENDS = {
+    *(PacketType.RUN, PacketType.CANCEL, PacketType.ACK, PacketType.ATTACH, PacketType.STATUS, PacketType.DRAIN),
+    *(PacketType.INPUT, PacketType.CREDIT),
+}
+WORKER_SENDS = CLIENT_SENDS | {
+    *(PacketType.RESULT, PacketType.REGISTER, PacketType.PROGRESS),
+    *(PacketType.PARK, PacketType.RESUME, PacketType.EXTEND),
+}
+"""A worker submits jobs for those that it holds, and is their client."""
 
-CLIENT_SENDS = {PacketType.RUN, PacketType.CANCEL}
-WORKER_SENDS = {PacketType.RESULT, PacketType.REGISTER, PacketType.DRAIN}
 EITHER_SENDS = {PacketType.HELLO, PacketType.PING, PacketType.PONG, PacketType.GOODBYE, PacketType.REPLY}
 
 
@@ -32,7 +37,7 @@ def reply_of(link: FakeLink) -> tuple[int, Code, bytes, int, str]:
 
 
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
-@pytest.mark.parametrize("kind", [0, 7, 15, 30, 99, 254, 255, *(PacketType[name].value for name in RESERVED)])
+@pytest.mark.parametrize("kind", [0, 7, 15, 30, 31, 99, 254, 255])
 def test_an_unknown_packet_type_is_answered_as_unsupported_and_the_connection_lives(role: Role, kind: int) -> None:
     driver = SwitchboardDriver()
     link = peer(driver, role)
@@ -57,7 +62,7 @@ def test_row_16_worker_and_broker_packets_on_a_client_listener_are_unsupported_a
 
 
 @pytest.mark.parametrize("kind", sorted(set(PacketType) - WORKER_SENDS - EITHER_SENDS))
-def test_row_16_client_and_broker_packets_on_a_worker_listener_are_unsupported_and_have_no_effect(kind: PacketType) -> None:
+def test_row_16_broker_packets_on_a_worker_listener_are_unsupported_and_have_no_effect(kind: PacketType) -> None:
     driver = SwitchboardDriver()
     client, worker = driver.client(), driver.worker()
     cookie = driver.run(client)
@@ -65,6 +70,24 @@ def test_row_16_client_and_broker_packets_on_a_worker_listener_are_unsupported_a
     driver.send(worker, encode(kind, cookie=cookie, meta=schemas.encode_meta(schemas.RunOptions(p="p"))))
     assert reply_of(worker)[:3] == (kind, Code.UNSUPPORTED_PACKET_TYPE, cookie)
     assert (driver.switchboard.jobs, client.take(), worker.closed) == (1, [], False)
+
+
+@pytest.mark.parametrize("parent", [None, b"k" * 16, b"another's job..."])
+@pytest.mark.parametrize("new", [False, True])
+def test_row_16_a_run_on_a_worker_listener_without_a_job_that_the_worker_holds_is_refused_and_has_no_effect(
+    parent: bytes | None, new: bool
+) -> None:
+    driver = SwitchboardDriver()
+    client, worker, other = driver.client(), driver.worker(1, ["p"]), driver.worker(2, ["q"])
+    cookie = driver.run(client)
+    driver.run(client, "q", cookie=b"another's job...")
+    worker.take()
+    other.take()
+    options = schemas.RunOptions(p="q", parent=parent)
+    cookie = driver.new_cookie() if new else cookie
+    driver.send(worker, packets.run(cookie, schemas.encode_meta(options), b""))
+    assert reply_of(worker)[:3] == (PacketType.RUN, Code.NOT_ALLOWED, cookie)
+    assert (driver.switchboard.jobs, client.take(), other.take(), worker.closed) == (2, [], [], False)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, Code, Dialect, PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
-LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1000.0, lease_s=2000.0)
+LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1000.0, lease_s=2000.0, retention_s=50.0)
 BOTH = (Dialect.BINARY, Dialect.JSON)
 
 
@@ -126,6 +126,7 @@ def test_a_running_job_is_cancelled_by_its_worker(at_once: bool) -> None:
     assert client.take_reply() == (Code.CANCELLING, "the worker was asked to stop")
     driver.fail(worker, cookie, Code.CANCELLED, "stopped")
     assert outcome_of(client) == (Code.CANCELLED, True, "stopped")
+    driver.advance(3 * LIMITS.retention_s)
     assert (driver.switchboard.free_slots("p"), len(driver.switchboard.timers)) == (1, 2)
 
 
@@ -242,13 +243,26 @@ def test_a_withheld_cookie_is_reserved_until_the_worker_reports() -> None:
     assert client.take_reply()[0] == Code.COOKIE_COLLISION
     driver.cancel(client, cookie)
     assert client.take_reply()[0] == Code.COOKIE_NOT_FOUND
+    driver.advance(3 * LIMITS.retention_s)
+    driver.run(client, cookie=cookie)
+    assert client.take_reply()[0] == Code.COOKIE_COLLISION
     driver.result(worker, cookie)
     driver.run(client, cookie=cookie)
     assert worker.take_codes() == [(PacketType.RUN, Code.OK)]
 
 
+def test_the_cookie_of_a_job_that_was_given_up_is_taken_while_its_outcome_is_kept_though_its_worker_has_reported() -> None:
+    driver, client, worker, cookie = given_up()
+    driver.result(worker, cookie)
+    driver.run(client, cookie=cookie)
+    assert client.take_reply()[0] == Code.COOKIE_COLLISION
+
+
 def test_a_withheld_cookie_is_free_when_its_worker_is_gone() -> None:
     driver, client, worker, cookie = given_up()
+    driver.advance(3 * LIMITS.retention_s)
+    driver.run(client, cookie=cookie)
+    assert client.take_reply()[0] == Code.COOKIE_COLLISION
     driver.disconnect(worker)
     assert client.take() == []
     driver.run(client, cookie=cookie)

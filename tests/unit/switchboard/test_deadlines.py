@@ -8,7 +8,7 @@ from reasonchip_broker.protocol.binary import NUMBER_MAX
 from reasonchip_broker.protocol.codes import Code, Dialect, PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
-LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1000.0, lease_s=2000.0)
+LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1000.0, lease_s=2000.0, retention_s=1.0)
 
 
 def make(capacity: int = 0, *, json_cancel: bool = False) -> tuple[SwitchboardDriver, FakeLink]:
@@ -44,6 +44,7 @@ def test_a_running_job_is_over_at_its_deadline_and_its_worker_is_asked_to_stop()
     assert (cancel.cookie, schemas.cancel_meta(cancel.meta)) == (cookie, schemas.CancelMeta(why="the deadline passed"))
     assert driver.switchboard.free_slots("p") == 0
     driver.fail(worker, cookie, Code.CANCELLED)
+    driver.advance(3 * LIMITS.retention_s)
     assert (client.take(), driver.switchboard.free_slots("p"), len(driver.switchboard.timers)) == ([], 1, 2)
 
 

@@ -131,6 +131,16 @@ def test_row_5_after_standing_still_a_peer_has_a_whole_lease_to_be_heard() -> No
     assert link.close_reason == CloseReason.HEARTBEAT_TIMEOUT
 
 
+def test_row_5_one_whose_hello_was_not_read_meanwhile_is_given_time_for_it_once_more() -> None:
+    driver = SwitchboardDriver(LIMITS)
+    links = [driver.connect(role) for role in ROLES]
+    driver.jump(86_400)
+    driver.advance(4.9)
+    driver.greet(links[0])
+    driver.advance(0.2)
+    assert [link.close_reason for link in links] == [None, CloseReason.HANDSHAKE_TIMEOUT]
+
+
 def test_row_5_a_second_pause_is_forgiven_like_the_first() -> None:
     driver = SwitchboardDriver(LIMITS)
     link = driver.client()

@@ -10,7 +10,7 @@ from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketT
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
 BOTH = (Dialect.BINARY, Dialect.JSON)
-LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1e6, lease_s=2e6)
+LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1e6, lease_s=2e6, retention_s=1.0)
 
 
 def outcome_of(client: FakeLink) -> tuple[Code, bool, str]:
@@ -19,8 +19,11 @@ def outcome_of(client: FakeLink) -> tuple[Code, bool, str]:
 
 
 def is_empty(driver: SwitchboardDriver) -> bool:
-    """Whether nothing is left of any job: no job, no reserved cookie, no timer but those of connections, no slot taken."""
+    """Whether nothing is left of any job once its outcome is no longer kept: no job, no reserved cookie, no timer but those of
+    connections, no slot taken."""
     board = driver.switchboard
+    assert (board.jobs, board.waiting) == (0, 0)
+    driver.advance(3 * LIMITS.retention_s)
     clocked = sum(peer.dialect == Dialect.BINARY for peer in board.peers.values())
     slots = sum(peer.worker.capacity for peer in board.peers.values() if peer.worker is not None)
     return (board.jobs, board.waiting, len(board.timers), board.free_slots("p", as_json=True)) == (0, 0, clocked, slots)
@@ -34,7 +37,7 @@ def is_empty(driver: SwitchboardDriver) -> bool:
 def test_row_1_a_worker_lost_with_jobs_running_each_owner_is_told_in_that_very_step(
     dialect: Dialect, reason: CloseReason
 ) -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     clients = [driver.client() for _ in range(3)]
     worker = driver.worker(3, dialect=dialect)
     cookies = [driver.run(client) for client in clients]
@@ -48,14 +51,14 @@ def test_row_1_a_worker_lost_with_jobs_running_each_owner_is_told_in_that_very_s
 
 
 def test_row_1_a_worker_lost_while_idle_costs_nothing() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client, worker = driver.client(), driver.worker(3)
     driver.disconnect(worker)
     assert (client.take(), driver.switchboard.free_slots("p")) == ([], 0)
 
 
 def test_row_1_a_worker_lost_before_it_registered_costs_nothing() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     worker = driver.connect(Role.WORKER)
     driver.greet(worker)
     driver.disconnect(worker)
@@ -98,7 +101,7 @@ def test_row_1_a_worker_lost_with_a_resting_slot_tells_nobody_anything() -> None
 
 
 def test_row_1_a_worker_lost_leaves_waiting_jobs_waiting() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client, worker = driver.client(), driver.worker()
     driver.run(client)
     waiting = driver.run(client)
@@ -108,17 +111,20 @@ def test_row_1_a_worker_lost_leaves_waiting_jobs_waiting() -> None:
     assert driver.worker().take_one(PacketType.RUN).cookie == waiting
 
 
-def test_row_1_a_lost_workers_cookies_may_be_used_again_at_once() -> None:
-    driver = SwitchboardDriver()
+def test_row_1_a_lost_workers_cookies_may_be_used_again_once_their_outcomes_are_not_kept_any_more() -> None:
+    driver = SwitchboardDriver(LIMITS)
     client, worker, other = driver.client(), driver.worker(1, ["a"]), driver.worker(1, ["b"])
     cookie = driver.run(client, "a")
     driver.disconnect(worker)
+    driver.run(client, "b", cookie=cookie)
+    assert client.take_codes() == [(PacketType.RESULT, Code.WORKER_WENT_AWAY), (PacketType.REPLY, Code.COOKIE_COLLISION)]
+    driver.advance(3 * LIMITS.retention_s)
     driver.run(client, "b", cookie=cookie)
     assert other.take_one(PacketType.RUN).cookie == cookie
 
 
 def test_row_1_a_worker_that_says_goodbye_with_jobs_running_is_lost_like_any_other() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client, worker = driver.client(), driver.worker()
     driver.run(client)
     driver.offend(worker, CloseReason.PROTOCOL_ERROR, "nonsense")
@@ -155,7 +161,7 @@ def test_row_1_a_thousand_kills_at_any_moment_and_no_job_is_stuck(dialect: Diale
 
 @pytest.mark.parametrize("dialect", BOTH)
 def test_row_2_the_job_of_a_client_that_is_gone_goes_on_and_its_slot_comes_back_with_the_result(dialect: Dialect) -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client, worker = driver.client(dialect), driver.worker()
     cookie = driver.run(client)
     driver.disconnect(client)
@@ -166,7 +172,7 @@ def test_row_2_the_job_of_a_client_that_is_gone_goes_on_and_its_slot_comes_back_
 
 
 def test_row_2_the_waiting_job_of_a_client_that_is_gone_still_runs() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client = driver.client()
     cookie = driver.run(client)
     driver.disconnect(client)
@@ -175,7 +181,7 @@ def test_row_2_the_waiting_job_of_a_client_that_is_gone_still_runs() -> None:
 
 
 def test_row_2_the_cookie_of_a_client_that_is_gone_stays_taken_while_its_job_lives() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client, other, worker = driver.client(), driver.client(), driver.worker()
     cookie = driver.run(client)
     driver.disconnect(client)
@@ -186,7 +192,7 @@ def test_row_2_the_cookie_of_a_client_that_is_gone_stays_taken_while_its_job_liv
 
 
 def test_row_2_a_detached_job_has_no_owner_from_the_start() -> None:
-    driver = SwitchboardDriver()
+    driver = SwitchboardDriver(LIMITS)
     client, worker = driver.client(), driver.worker()
     cookie = driver.run(client, detach=True)
     driver.result(worker, cookie)
@@ -196,7 +202,7 @@ def test_row_2_a_detached_job_has_no_owner_from_the_start() -> None:
 
 def test_row_2_both_ends_lost_leave_nothing_in_either_order() -> None:
     for first in (0, 1):
-        driver = SwitchboardDriver()
+        driver = SwitchboardDriver(LIMITS)
         ends = [driver.client(), driver.worker()]
         driver.run(ends[0])
         driver.disconnect(ends[first])

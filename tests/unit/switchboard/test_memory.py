@@ -15,7 +15,7 @@ from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import Dialect, PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
-LIMITS = Limits(heartbeat_s=1e6, lease_s=2e6, cancel_grace_s=1.0, kill_grace_s=1.0)
+LIMITS = Limits(heartbeat_s=1e6, lease_s=2e6, cancel_grace_s=1.0, kill_grace_s=1.0, retention_s=1.0)
 
 
 def grown_bytes(work: Callable[[], object], *, before: int = 2) -> int:
@@ -123,6 +123,7 @@ def test_jobs_that_were_done_leave_nothing(dialect: Dialect) -> None:
             driver.advance(0.05)
         client.take()
         worker.take()
+        driver.advance(3 * LIMITS.retention_s)
 
     assert grown_bytes(work) < 64 * KIB
 
@@ -137,6 +138,7 @@ def test_deadlines_that_never_came_leave_nothing() -> None:
             driver.result(worker, driver.run(client, left_ms=next(left_ms)))
             client.take()
             worker.take()
+        driver.advance(3 * LIMITS.retention_s)
 
     assert grown_bytes(work) < 256 * KIB
 
@@ -148,6 +150,7 @@ def test_jobs_that_waited_in_many_pipelines_leave_nothing_but_the_names() -> Non
         for number in range(2000):
             driver.cancel(client, driver.run(client, f"p{number}"))
         client.take()
+        driver.advance(3 * LIMITS.retention_s)
 
     assert grown_bytes(work) < 64 * KIB
 

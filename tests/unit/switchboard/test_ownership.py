@@ -2,6 +2,7 @@
 
 import pytest
 
+from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import NO_COOKIE, Code, Dialect, PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
@@ -121,6 +122,9 @@ def test_whoever_knows_the_cookie_may_cancel_from_another_connection_of_the_prin
     driver, client, worker, cookie = running()
     driver.cancel(driver.client(dialect), cookie)
     worker.take_one(PacketType.CANCEL)
+    told = client.take_one(PacketType.REPLY)
+    assert (told.code, told.cookie, told.number) == (Code.CANCELLING, cookie, 0)
+    assert schemas.reply_meta(told.meta).to == PacketType.CANCEL
     driver.fail(worker, cookie, Code.CANCELLED)
     assert client.take_one(PacketType.RESULT).code == Code.CANCELLED
 

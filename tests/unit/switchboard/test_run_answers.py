@@ -1,5 +1,7 @@
 """What a RUN is answered, and in which order it is checked: parse, permission, cookie, draining, limits."""
 
+from uuid import UUID
+
 import pytest
 
 from reasonchip_broker.limits import Limits
@@ -99,13 +101,38 @@ def test_a_cookie_in_use_is_a_collision_whoever_sends_it() -> None:
     assert (driver.switchboard.jobs, worker.take()) == (2, [])
 
 
-def test_a_cookie_is_free_again_once_its_outcome_is_delivered() -> None:
-    driver = SwitchboardDriver()
+def test_a_cookie_is_free_again_once_its_outcome_is_not_kept_any_more() -> None:
+    driver = SwitchboardDriver(Limits(retention_s=1.0))
     client, worker = driver.client(), driver.worker()
     cookie = driver.run(client)
     driver.result(worker, cookie)
     driver.run(client, cookie=cookie)
+    assert client.take_codes() == [(PacketType.RESULT, Code.OK), (PacketType.REPLY, Code.COOKIE_COLLISION)]
+    driver.advance(3)
+    driver.run(client, cookie=cookie)
     assert worker.take_codes() == [(PacketType.RUN, Code.OK)] * 2
+
+
+def test_a_cookie_of_an_existing_client_is_free_again_once_its_outcome_is_delivered() -> None:
+    driver = SwitchboardDriver()
+    client, worker = driver.client(Dialect.JSON), driver.worker()
+    cookie = driver.run(client)
+    driver.result(worker, cookie)
+    driver.run(client, cookie=cookie)
+    assert worker.take_codes() == [(PacketType.RUN, Code.OK)] * 2
+
+
+def test_a_collision_with_a_detached_job_that_is_over_is_told_to_its_existing_client_with_the_cookie() -> None:
+    """That job goes on no more, so whoever waits for this cookie waits for this answer."""
+    driver = SwitchboardDriver()
+    client, worker = driver.client(Dialect.JSON), driver.worker()
+    cookie = driver.run(client, detach=True)
+    driver.run(client, cookie=cookie)
+    driver.result(worker, cookie)
+    driver.run(client, cookie=cookie)
+    during, after = client.take_json()
+    assert (during["rc"], during["cookie"], after["rc"]) == ("COOKIE_COLLISION", None, "COOKIE_COLLISION")
+    assert UUID(after["cookie"]).bytes == cookie
 
 
 def test_a_refused_cookie_may_be_used_again() -> None:

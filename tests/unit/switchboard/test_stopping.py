@@ -8,7 +8,7 @@ from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketT
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
 BOTH = (Dialect.BINARY, Dialect.JSON)
-LIMITS = Limits(cancel_grace_s=2.0, kill_grace_s=2.0, heartbeat_s=1e6, lease_s=2e6)
+LIMITS = Limits(cancel_grace_s=2.0, kill_grace_s=2.0, heartbeat_s=1e6, lease_s=2e6, retention_s=1.0)
 
 
 def outcome_of(client: FakeLink) -> tuple[Code, bool, str]:
@@ -178,7 +178,9 @@ def test_stop_says_goodbye_to_everyone_whatever_they_are_at() -> None:
         assert link.close is not None
         assert (link.close.reason, link.close.sentence) == (CloseReason.SHUTTING_DOWN, "the broker is stopping")
     board = driver.switchboard
-    assert (len(board.peers), board.jobs, len(board.timers)) == (0, 0, 0)
+    assert (len(board.peers), board.jobs) == (0, 0)
+    driver.advance(3 * LIMITS.retention_s)
+    assert len(board.timers) == 0
     assert sum(packet.kind == PacketType.RESULT for packet in client.take()) == 2
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.codes import Code, Dialect, PacketType
+from reasonchip_broker.protocol.codes import Code, Dialect, PacketType, Role
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
 
@@ -246,3 +246,59 @@ def test_a_job_that_left_the_backlog_makes_room_whatever_made_it_leave() -> None
             driver.worker(1)
         client.take()
         assert driver.switchboard.waiting == 0, leave
+
+
+@pytest.mark.parametrize("end", ["report", "loss"])
+def test_a_job_that_waits_is_not_begun_while_a_worker_says_that_it_holds_it(end: str) -> None:
+    """After a restart of the broker, say: the worker has it from the run before, and the client has sent it anew."""
+    driver = SwitchboardDriver()
+    client, worker = driver.client(), driver.connect(Role.WORKER)
+    cookie = driver.run(client)
+    driver.greet(worker, schemas.HelloMeta(name="w"))
+    driver.send(worker, packets.register(schemas.RegisterMeta(cap=1, serves=["*"], held=[(cookie, 1)]), 1))
+    other = driver.worker(1)
+    client.take()
+    assert (worker.take_codes(), other.take()) == ([(PacketType.REPLY, Code.OK)], [])
+    if end == "report":
+        driver.result(worker, cookie)
+    else:
+        driver.disconnect(worker)
+    runs = [packet for link in (worker, other) for packet in link.take()]
+    assert [(packet.kind, packet.cookie, packet.attempt) for packet in runs] == [(PacketType.RUN, cookie, 1)]
+    assert client.take() == []
+
+
+def held_back(driver: SwitchboardDriver, cookie: bytes, capacity: int = 1) -> FakeLink:
+    """A worker that registers and says that it holds a job."""
+    worker = driver.connect(Role.WORKER)
+    driver.greet(worker, schemas.HelloMeta(name="w"))
+    driver.send(worker, packets.register(schemas.RegisterMeta(cap=capacity, serves=["*"], held=[(cookie, 1), (cookie, 2)]), 1))
+    worker.take()
+    return worker
+
+
+def test_a_job_that_was_held_back_has_one_place_among_those_that_wait() -> None:
+    driver = SwitchboardDriver()
+    client = driver.client()
+    other, cookie = driver.run(client), driver.run(client)
+    worker = held_back(driver, cookie)
+    driver.result(worker, cookie)
+    assert cookies_of(worker) == [other]
+    driver.result(worker, other)
+    assert cookies_of(worker) == [cookie]
+    driver.result(worker, cookie)
+    assert (cookies_of(worker), driver.switchboard.waiting, driver.switchboard.jobs) == ([], 0, 0)
+
+
+def test_a_job_that_is_admitted_while_a_worker_says_that_it_holds_it_is_not_begun() -> None:
+    driver = SwitchboardDriver(admits=True)
+    client = driver.client()
+    cookie = driver.run(client)
+    worker = held_back(driver, cookie, 2)
+    driver.admit(cookie)
+    assert (worker.take(), client.take_reply()[0]) == ([], Code.QUEUED)
+    driver.result(worker, cookie)
+    assert cookies_of(worker) == [cookie]
+    driver.result(worker, cookie)
+    assert client.take_one(PacketType.RESULT).code == Code.OK
+    assert driver.switchboard.free_slots("p") == 2

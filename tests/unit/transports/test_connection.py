@@ -18,7 +18,6 @@ SMALL: dict[str, Any] = {"outbox_bytes_mark": 1000, "outbox_bytes_max": 5000}
 
 
 def sent(transport: FakeTransport) -> list[Frame]:
-    """The binary frames that were written."""
     return BinaryDecoder(1 << 30).feed(transport.written)
 
 
@@ -342,6 +341,21 @@ def test_a_json_peer_whose_frames_are_complete_in_time_lives_wherever_reads_end(
     assert rig.recorder.offences == {}
     assert len(rig.recorder.frames[rig.connection]) == 21
     rig.loop.advance(10.1)
+    assert rig.recorder.offences[rig.connection][0] is CloseReason.HANDSHAKE_TIMEOUT
+
+
+def test_row_5_when_the_loop_stood_still_what_came_meanwhile_is_read_before_a_frame_is_overdue() -> None:
+    rig = Rig(handshake_s=10)
+    frame = json_frame(packet_type="CANCEL")
+    rig.hear(frame + frame[:20])
+    for _ in range(3):
+        rig.loop.clock.advance(60)
+        rig.loop.advance(0)
+        rig.hear(frame[20:] + frame[:20])
+    rig.loop.clock.advance(60)
+    rig.loop.advance(0)
+    assert rig.recorder.offences == {}
+    rig.loop.advance(0.2)
     assert rig.recorder.offences[rig.connection][0] is CloseReason.HANDSHAKE_TIMEOUT
 
 

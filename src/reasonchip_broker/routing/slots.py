@@ -1,0 +1,227 @@
+"""Workers' slots: who takes a freed one, which rest, which are withheld, which are lent out.
+
+Every operation leaves no free slot beside a waiting job that could have it. A job that has lent its slot out and wants one of the
+same worker again goes before all jobs that wait."""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from reasonchip_broker.limits import JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT
+from reasonchip_broker.protocol import packets
+from reasonchip_broker.protocol.codes import Dialect
+from reasonchip_broker.routing.assignment import Assignment, AssignmentState
+from reasonchip_broker.routing.peers import Peer, PeerState
+from reasonchip_broker.routing.roster import Pool, Worker
+from reasonchip_broker.routing.route import RouteState
+from reasonchip_broker.routing.timers import TimerKind
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.dispatcher import Dispatcher
+
+_JSON = Dialect.JSON
+_HELD = AssignmentState.HELD
+_PARKED = AssignmentState.PARKED
+_WITHHELD = AssignmentState.WITHHELD
+_ABANDONED = AssignmentState.ABANDONED
+_GONE = AssignmentState.GONE
+
+
+class Slots:
+    """The slots of all workers. `json_slot_rest_ms` is how long a JSON worker's rest, None for the measured default."""
+
+    __slots__ = ("_dispatcher", "_rest_s", "reserved")
+
+    def __init__(self, dispatcher: "Dispatcher", json_slot_rest_ms: int | None) -> None:
+        self._dispatcher = dispatcher
+        self._rest_s = None if json_slot_rest_ms is None else json_slot_rest_ms / 1000
+        self.reserved: dict[bytes, int] = {}
+        """Cookies of which a worker has not let go though the job, or that attempt of it, is over; on how many workers."""
+
+    # Workers
+
+    def register(self, peer: Peer, capacity: int, patterns: list[str]) -> Worker:
+        """A worker declares its slots. It is given jobs from `availability_changed` on."""
+        dispatcher = self._dispatcher
+        pool, is_new = dispatcher.roster.pool_for(peer.dialect, patterns)
+        worker = Worker(peer, capacity, pool)
+        pool.workers[worker] = None
+        peer.worker = worker
+        if is_new:
+            dispatcher.backlog.add_pool(pool)
+        return worker
+
+    def availability_changed(self, worker: Worker) -> None:
+        """A worker began or ceased to take jobs: its place in the pool, and the jobs that waited for it."""
+        pool = worker.pool
+        had_none = self._dispatcher.effects.observe_capacity and pool.least_loaded() is None
+        self._grant(worker)
+        pool.place(worker)
+        if worker.level >= 0:
+            self._fill(worker)
+        if had_none:
+            self._announce(pool)
+
+    def withdraw(self, worker: Worker) -> None:
+        """A worker's connection is gone: its pool has it no longer. What it held is the caller's concern."""
+        pool = worker.pool
+        pool.remove(worker)
+        pool.resting -= len(worker.resting)
+        for assignment in worker.resting:
+            self._disarm(assignment)
+            assignment.move(_GONE)
+        worker.resting.clear()
+        if not pool.workers:
+            self._dispatcher.roster.discard(pool)
+            self._dispatcher.backlog.remove_pool(pool)
+
+    def _fill(self, worker: Worker) -> None:
+        """Give a worker waiting jobs until it is full, nothing waits, or its outbox would pass the mark."""
+        dispatcher = self._dispatcher
+        peer = worker.peer
+        room = dispatcher.limits.outbox_bytes_mark
+        while worker.busy < worker.capacity:
+            route = dispatcher.backlog.pop_for(worker.pool)
+            if route is None:
+                return
+            room -= len(route.frame)
+            dispatcher.dispatch(route, worker, route.frame)
+            if room <= 0 and worker.busy < worker.capacity and worker.pool.waiting:
+                peer.congested = True
+                worker.pool.place(worker)
+                dispatcher.effects.writables.append(peer.link)
+                return
+
+    # A slot's ends
+
+    def release(self, assignment: Assignment) -> None:
+        """A worker let go of a job: its slot, if it has one, rests or takes the next job."""
+        worker = assignment.worker
+        del worker.assignments[assignment.cookie]
+        if assignment.timer is not None:
+            self._disarm(assignment)
+        state = assignment.state
+        if state is not _HELD:
+            if state is _WITHHELD:
+                worker.withheld -= 1
+            if state is _PARKED:
+                self._forget_request(assignment)
+            else:
+                self.unreserve(assignment.cookie)
+            if state is not _WITHHELD:
+                assignment.move(_GONE)
+                return
+        if worker.peer.dialect is _JSON and worker.capacity > 1 and self._rest(assignment):
+            return
+        # It is GONE now, as every state may be, and nothing refers to it any more that could ask.
+        if worker.pool.waiting or worker.resuming or self._dispatcher.effects.observe_capacity:
+            self.free_slot(worker)
+        else:
+            worker.pool.vacate(worker)
+
+    def free_slot(self, worker: Worker) -> None:
+        """A slot is free: a job of this worker that had lent its own out takes it, or the oldest that waits."""
+        pool = worker.pool
+        had_none = self._dispatcher.effects.observe_capacity and pool.least_loaded() is None
+        pool.vacate(worker)
+        self._grant(worker)
+        if worker.level >= 0:
+            route = self._dispatcher.backlog.pop_for(pool)
+            if route is not None:
+                self._dispatcher.dispatch(route, worker, route.frame)
+        if had_none:
+            self._announce(pool)
+
+    def _announce(self, pool: Pool) -> None:
+        """Say so, if a pool that had no free slot has one now."""
+        if pool.least_loaded() is not None:
+            self._dispatcher.effects.capacity.append(pool.offer)
+
+    def withhold(self, assignment: Assignment) -> None:
+        """The job is over, or this attempt of it, and the worker has not let go."""
+        if assignment.state is _PARKED:
+            assignment.move(_ABANDONED)
+            self._forget_request(assignment)
+        else:
+            assignment.move(_WITHHELD)
+            assignment.worker.withheld += 1
+        self.reserve(assignment.cookie)
+
+    def reserve(self, cookie: bytes) -> None:
+        """A worker holds a job of this cookie that is none any more."""
+        self.reserved[cookie] = self.reserved.get(cookie, 0) + 1
+
+    def unreserve(self, cookie: bytes) -> None:
+        """It has let go. A job that waited for that goes on."""
+        left = self.reserved.pop(cookie) - 1
+        if left:
+            self.reserved[cookie] = left
+            return
+        route = self._dispatcher.routes.get(cookie)
+        if route is not None and route.state is RouteState.BACKOFF:
+            self._dispatcher.attempts.let_go(route)
+
+    # Rest
+
+    def _rest(self, assignment: Assignment) -> bool:
+        worker = assignment.worker
+        rest_s = self._rest_s
+        if rest_s is None:
+            rest_s = max(JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT * worker.capacity) / 1000
+        if rest_s:
+            assignment.move(AssignmentState.RESTING)
+            worker.pool.resting += 1
+            worker.resting[assignment] = None
+            when = self._dispatcher.clock.now + rest_s
+            assignment.timer = self._dispatcher.timers.arm(TimerKind.REST, assignment, when)
+        return rest_s > 0
+
+    def rest_over(self, assignment: Assignment) -> None:
+        """A slot has rested."""
+        worker = assignment.worker
+        assignment.timer = None
+        del worker.resting[assignment]
+        worker.pool.resting -= 1
+        assignment.move(_GONE)
+        self.free_slot(worker)
+
+    # Slots that are lent out
+
+    def park(self, assignment: Assignment) -> None:
+        """A job waits for something, and lends its slot out."""
+        if assignment.state is _HELD:
+            assignment.move(_PARKED)
+            self.free_slot(assignment.worker)
+
+    def ask_back(self, assignment: Assignment) -> None:
+        """It wants a slot of its worker again: at once, if one is free, else the next."""
+        worker = assignment.worker
+        if assignment.state is _HELD:
+            self._dispatcher.effects.send(worker.peer, packets.resume(assignment.cookie, assignment.attempt))
+        elif assignment.state is _PARKED:
+            if worker.resuming is None:
+                worker.resuming = deque()
+            if assignment not in worker.resuming:
+                worker.resuming.append(assignment)
+                self._grant(worker)
+
+    def _grant(self, worker: Worker) -> None:
+        """Give free slots back to those of this worker's jobs that have asked."""
+        resuming = worker.resuming
+        if not resuming or worker.peer.state is PeerState.GONE:
+            return
+        while resuming and worker.busy < worker.capacity:
+            assignment = resuming.popleft()
+            assignment.move(_HELD)
+            worker.busy += 1
+            self._dispatcher.effects.send(worker.peer, packets.resume(assignment.cookie, assignment.attempt))
+        worker.pool.place(worker)
+
+    def _forget_request(self, assignment: Assignment) -> None:
+        resuming = assignment.worker.resuming
+        if resuming and assignment in resuming:
+            resuming.remove(assignment)
+
+    def _disarm(self, assignment: Assignment) -> None:
+        if assignment.timer is not None:
+            self._dispatcher.timers.disarm(assignment.timer)
+            assignment.timer = None

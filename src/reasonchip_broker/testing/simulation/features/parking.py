@@ -1,0 +1,103 @@
+"""Parking: a job waits for something, lends its slot out, and asks for one again.
+
+What must be seen: a slot that is lent out is free, a job that asks gets the next slot of its worker before any other job, and all else
+goes on as for any job that is held.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from reasonchip_broker.protocol import packets
+from reasonchip_broker.protocol.binary import Packet
+from reasonchip_broker.protocol.codes import PacketType
+from reasonchip_broker.testing.simulation.chooser import Chooser
+from reasonchip_broker.testing.simulation.feature import Feature
+from reasonchip_broker.testing.simulation.records import BrokenPromise, Hold, Worker
+from reasonchip_broker.testing.switchboard_driver import FakeLink
+
+if TYPE_CHECKING:
+    from reasonchip_broker.testing.simulation.world import World
+
+Operation = tuple[object, ...]
+
+
+class Parking(Feature):
+    """PARK and RESUME."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._again: list[Hold] = []
+        """Those that have a slot and asked all the same: they are told so."""
+        self.model.seen[PacketType.RESUME] = self._saw_resume
+        self.model.on_settle.append(self._settle)
+
+    def operations(self) -> dict[str, Callable[..., None]]:
+        return {"park": self.park, "resume": self.resume}
+
+    def restarted(self) -> None:
+        self._again = []
+
+    def _held(self, id: int, cookie: bytes, attempt: int | None) -> tuple[Worker | None, Hold | None, int]:
+        worker = self.model.workers.get(id)
+        if worker is None or worker.is_json or worker.greeting_until is not None:
+            return None, None, 0
+        hold = worker.held.get(cookie)
+        if attempt is None:
+            attempt = hold.attempt if hold is not None else 1
+        return worker, hold if hold is not None and hold.attempt == attempt else None, attempt
+
+    def park(self, id: int, cookie: bytes, attempt: int | None = None) -> None:
+        """A worker lends a job's slot out."""
+        worker, hold, attempt = self._held(id, cookie, attempt)
+        if worker is not None:
+            if hold is not None and hold.job is not None and not hold.lent:
+                hold.lent = True
+                worker.lent += 1
+            self.world.send(worker, packets.park(cookie, attempt))
+
+    def resume(self, id: int, cookie: bytes, attempt: int | None = None) -> None:
+        """A worker asks for a slot for a job again."""
+        worker, hold, attempt = self._held(id, cookie, attempt)
+        if worker is not None:
+            if hold is not None and hold.job is not None:
+                if not hold.lent:
+                    self._again.append(hold)
+                elif hold not in worker.resuming:
+                    worker.resuming.append(hold)
+            self.world.send(worker, packets.resume(cookie, attempt))
+
+    def _saw_resume(self, link: FakeLink, packet: Packet, _: bytes) -> None:
+        worker = self.model.by_link.get(link.number)
+        hold = worker.held.get(packet.cookie) if isinstance(worker, Worker) else None
+        if worker is None:
+            return
+        if hold is None or hold.attempt != packet.attempt or not isinstance(worker, Worker):
+            raise BrokenPromise(f"RESUME of {packet.cookie!r} to one who does not hold it")
+        if hold in self._again:
+            self._again.remove(hold)
+        elif not worker.resuming or worker.resuming[0] is not hold:
+            raise BrokenPromise(f"RESUME of {packet.cookie!r}, which is not the next to have asked")
+        elif worker.taken >= worker.capacity:
+            raise BrokenPromise(f"RESUME of {packet.cookie!r}, though no slot is free")
+        else:
+            worker.resuming.pop(0)
+            hold.lent = False
+            worker.lent -= 1
+
+    def _settle(self) -> None:
+        if self._again:
+            raise BrokenPromise(f"no RESUME for {self._again[0].cookie!r}, which has a slot")
+        for worker in self.model.workers.values():
+            if worker.resuming and worker.taken < worker.capacity:
+                raise BrokenPromise(f"{worker.resuming[0].cookie!r} waits for a slot of its worker, which has one")
+
+    @staticmethod
+    def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
+        def about(name: str, *, lent: bool) -> Callable[[], Operation | None]:
+            def choose() -> Operation | None:
+                found = chooser.held(lambda hold: hold.lent == lent, binary=True)
+                return (name, *found, chooser.one_of((None, None, None, 1, 2))) if found else None
+
+            return choose
+
+        return [(4, about("park", lent=False)), (3, about("resume", lent=True))]

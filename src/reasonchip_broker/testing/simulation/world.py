@@ -1,0 +1,201 @@
+"""A driven switchboard, the model that watches it, and the features that know what may happen and what must come of it.
+
+An operation is a tuple of plain values, its name first: what somebody does. It names connections and jobs by numbers and cookies that
+whoever chose it made up, so that operations can be left out of a record and the rest still means the same; one whose connection or
+job is not there does nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from reasonchip_broker.limits import Limits
+from reasonchip_broker.routing.counters import Counters
+from reasonchip_broker.routing.effects import Close
+from reasonchip_broker.testing.simulation.feature import Feature
+from reasonchip_broker.testing.simulation.features import FEATURES
+from reasonchip_broker.testing.simulation.model import Model
+from reasonchip_broker.testing.simulation.records import End, Job, require
+from reasonchip_broker.testing.switchboard_driver import INSTANCE, FakeLink, SwitchboardDriver
+
+Operation: TypeAlias = tuple[Any, ...]
+OnSeen: TypeAlias = Callable[[Any, list[tuple[FakeLink, bytes]], list[Close]], None]
+F = TypeVar("F", bound=Feature)
+
+LIMITS = Limits(
+    client_jobs_max=8,
+    backlog_jobs_max=10,
+    cancel_grace_s=2.01,
+    kill_grace_s=3.02,
+    heartbeat_s=4.03,
+    lease_s=9.04,
+    handshake_s=5.05,
+    outbox_bytes_mark=400,
+    credit_frames=4,
+    ring_chunks_max=6,
+    retention_s=7.0,
+    outcomes_max=30,
+)
+"""Small, so that each of them is reached, and odd, so that hardly ever two things are due in the same moment."""
+
+ROUNDS_MAX = 120
+"""Within so many rounds without faults every job must be over; a broker that stood still for a minute waits that long for peers."""
+
+SPENT_KEPT = 20
+COUNT_EVERY = 16
+"""So many steps are between two looks at what costs time in proportion to the number of workers."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the switchboard of a world is configured."""
+
+    json_slot_rest_ms: int | None = None
+    json_cancel: bool = False
+    admits: bool = False
+
+
+class World:
+    """One switchboard from its start to its end.
+
+    `audit_every` is how many steps lie between two audits, in which the switchboard compares all its tables (0: none); what the model
+    checks it checks after each step. With `records` the driver can replay what happened. `on_seen` is told what each step did.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        audit_every: int = 1,
+        records: bool = False,
+        on_seen: OnSeen | None = None,
+    ) -> None:
+        self.setting = setting
+        self.driver = SwitchboardDriver(
+            LIMITS,
+            json_slot_rest_ms=setting.json_slot_rest_ms,
+            json_cancel=setting.json_cancel,
+            admits=setting.admits,
+            records=records,
+            checks=False,
+        )
+        self._counters: Counters | None = None
+        self.driver.on_step = self._observe
+        self.model = Model(LIMITS)
+        self.model.now = self.driver.clock.now
+        self.steps = 0
+        """Calls of the switchboard."""
+        self.operation: Operation = ("begin",)
+        """What is going on."""
+        self.spent: dict[bytes, None] = {}
+        """Cookies that were used once."""
+        self.instance = INSTANCE
+        """The broker's present run."""
+        self.submissions: list[tuple[bytes, Operation]] = []
+        """RUNs that can be sent again, and to which run of the broker they were sent first."""
+        self._on_seen = on_seen
+        self._audit_every = audit_every
+        self.operations: dict[str, Callable[..., None]] = {}
+        """All that may happen, by name."""
+        self.features: dict[type[Feature], Feature] = {}
+        for make in FEATURES:
+            feature = self.features[make] = make(self)
+            self.operations |= feature.operations()
+
+    def apply(self, operation: Operation) -> None:
+        """Do something. Raises BrokenPromise or InternalError if what comes of it is not as it should be."""
+        self.operation = operation
+        self.operations[operation[0]](*operation[1:])
+
+    def find(self, kind: type[F]) -> F:
+        """The feature of a class."""
+        found = self.features[kind]
+        if not isinstance(found, kind):
+            raise TypeError(kind)
+        return found
+
+    def speaker(self, id: int) -> End | None:
+        """A connection that may say something."""
+        end = self.model.ends.get(id)
+        return end if end is not None and end.greeting_until is None else None
+
+    @staticmethod
+    def may(end: End, job: Job) -> bool:
+        """Whether a connection may know of a job: it is its principal's, or its own."""
+        return job.principal == end.principal or job.owner is end
+
+    def spend(self, cookie: bytes) -> None:
+        """A cookie was used."""
+        self.spent[cookie] = None
+        if len(self.spent) > SPENT_KEPT:
+            del self.spent[next(iter(self.spent))]
+
+    def send(self, end: End, frame: bytes) -> None:
+        """A peer sends a frame."""
+        end.heard_at = self.model.now
+        self.driver.send(end.link, frame)
+
+    def restart(self, instance: bytes) -> None:
+        """The broker dies, and another one begins."""
+        model = self.model
+        model.over_before += model.ended
+        model.begin()
+        for feature in self.features.values():
+            feature.restarted()
+        self.instance = instance
+        self._counters = None
+        self.driver.restart(instance)
+
+    def sync(self) -> None:
+        """Tell the model the time: to be called whenever the clock was moved."""
+        self.model.now = self.driver.clock.now
+
+    # One step
+
+    def _observe(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
+        steps = self.steps = self.steps + 1
+        model = self.model
+        model.now = self.driver.clock.now
+        if self._on_seen is not None:
+            self._on_seen(self, sends, closes)
+        model.observe(sends, closes)
+        board = self.driver.switchboard
+        if board.jobs != len(model.jobs) or board.waiting != model.waiting:
+            require(False, f"{board.jobs} jobs live and {board.waiting} wait; {len(model.jobs)} and {model.waiting} should")
+        counters = self._counters
+        if counters is None:
+            counters = self._counters = board.counters
+        if counters.finished != model.ended or counters.results_dropped != model.dropped:
+            require(counters.finished == model.ended, f"{counters.finished} jobs ended, and {model.ended} should")
+            require(False, "a RESULT was dropped that counted, or the other way round")
+        if not steps % COUNT_EVERY:
+            self._count()
+        if self._audit_every and not steps % self._audit_every:
+            board.invariants()
+
+    def _count(self) -> None:
+        """Free, held, withheld and resting slots are as many as there are."""
+        model, board = self.model, self.driver.switchboard
+        for worker in model.workers.values():
+            require(worker.taken <= worker.capacity or not worker.capacity, "more slots taken than there are")
+        for kind in model.kinds[:2]:
+            free = sum(worker.free for worker in model.candidates(kind))
+            if board.free_slots(kind.pipeline, as_json=kind.as_json) != free:
+                require(False, f"{board.free_slots(kind.pipeline, as_json=kind.as_json)} slots are free, and {free} should be")
+
+    # The quiet phase
+
+    def finish(self) -> None:
+        """Faults stop: every job reaches its outcome within a bound, and nothing is left behind. Raises BrokenPromise."""
+        self.operation = ("finish",)
+        for feature in self.features.values():
+            feature.calm()
+        for _ in range(ROUNDS_MAX):
+            for feature in self.features.values():
+                feature.work()
+            if self.model.is_quiet:
+                break
+        for feature in self.features.values():
+            feature.check_rest()
+        if self._audit_every:
+            self.driver.switchboard.invariants()

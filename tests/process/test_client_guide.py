@@ -1,4 +1,4 @@
-"""docs/how-to/use-the-client.md: each of its programs is run, and must print what the page says it prints."""
+"""The how-to pages for applications: each of their programs is run, and must print what the page says it prints."""
 
 import asyncio
 import re
@@ -11,15 +11,24 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.peer import payloads
-from reasonchip_broker.protocol import schemas
-from reasonchip_broker.protocol.binary import Packet
-from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import Packet, decode
+from reasonchip_broker.protocol.codes import Code, PacketType
 from tests.unit.client.ends import Answer, StubWorker
 from tests.unit.client.thread_broker import thread_broker
 
 pytestmark = pytest.mark.process
 
-PAGE = Path(__file__).parents[2] / "docs/how-to/use-the-client.md"
+HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+PAGES = {
+    "use-the-client": 7,
+    "stream-progress": 3,
+    "talk-to-a-running-job": 3,
+    "survive-a-disconnect": 2,
+    "run-batches": 3,
+}
+"""Each page, and how many programs it has."""
+
 URL = "tcp://127.0.0.1:51500"
 EXAMPLE = re.compile(
     r"^## (?P<title>.+?)$.*?```python\n(?P<program>.+?)```\n+```text\n(?P<output>.+?)```", re.MULTILINE | re.DOTALL
@@ -27,21 +36,32 @@ EXAMPLE = re.compile(
 
 
 class Serving(StubWorker):
-    """The worker that the page's programs are written for."""
+    """The worker that the pages' programs are written for."""
 
     def __init__(self, answer: Answer, capacity: int) -> None:
-        super().__init__(answer, capacity, ["greet", "square", "sleep", "broken"])
+        super().__init__(answer, capacity, ["greet", "square", "sleep", "broken", "write", "flaky", "careful"])
+        self.waiting: dict[bytes, tuple[Packet, str]] = {}
 
     def received(self, connection: Any, frames: Any) -> None:
         before = self.cancels.qsize()
-        super().received(connection, frames)
+        inputs = [decode(frame[2]) for frame in frames if frame[0] == PacketType.INPUT]
+        super().received(connection, [frame for frame in frames if frame[0] not in (PacketType.INPUT, PacketType.CREDIT)])
         while self.cancels.qsize() > before:
             cancel = self.cancels.get_nowait()
             self.fail(cancel, Code.CANCELLED, "stopped")
+        for packet in inputs:
+            run, action = self.waiting.pop(packet.cookie)
+            agreed = payloads.decode(packet.payload, schemas.chunk_meta(packet.meta).enc)
+            self.succeed(run, f"{'done' if agreed else 'left alone'}: {action}")
+
+    def report(self, run: Packet, *words: str) -> None:
+        for number, word in enumerate(words, 1):
+            self.connection.send(packets.progress(run.cookie, run.attempt, number, word.encode(), "text"))
 
 
 def serve(worker: StubWorker, run: Packet) -> None:
-    """greet, square, sleep and broken."""
+    """Do what the pages say of each pipeline."""
+    assert isinstance(worker, Serving)
     options = schemas.run_options(run.meta)
     named = payloads.decode(run.payload, options.enc)
     if options.p == "greet":
@@ -50,9 +70,26 @@ def serve(worker: StubWorker, run: Packet) -> None:
         worker.succeed(run, named["number"] ** 2)
     elif options.p == "sleep":
         asyncio.get_running_loop().call_later(named["seconds"], worker.succeed, run, None)
-    else:
+    elif options.p == "careful":
+        worker.waiting[run.cookie] = run, named["action"]
+        worker.report(run, f"{named['action']}?")
+    elif options.p == "broken":
         stack = ["Traceback (most recent call last):", "ZeroDivisionError: division by zero"]
         worker.fail(run, Code.EXCEPTION, "division by zero", error_type="ZeroDivisionError", stack=stack)
+    else:
+        words = named["text"].split()
+        if options.p == "flaky" and run.attempt == 1:
+            worker.report(run, words[0])
+            worker.fail(run, Code.EXCEPTION, "slow down", error_type="RateLimited")
+        else:
+            worker.report(run, *words)
+            worker.succeed(run, len(words))
+
+
+def programs() -> Iterator[Any]:
+    for page in PAGES:
+        for example in EXAMPLE.finditer((HOW_TO / f"{page}.md").read_text("utf-8")):
+            yield pytest.param(example["program"], example["output"], id=f"{page}: {example['title']}")
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +98,13 @@ def url() -> Iterator[str]:
         yield ends.url
 
 
-def test_every_program_of_the_page_is_one_that_is_run() -> None:
-    page = PAGE.read_text("utf-8")
-    assert page.count("```python") == len(EXAMPLE.findall(page)) >= 6
+@pytest.mark.parametrize("page", PAGES)
+def test_every_program_of_a_page_is_one_that_is_run(page: str) -> None:
+    text = (HOW_TO / f"{page}.md").read_text("utf-8")
+    assert text.count("```python") == len(EXAMPLE.findall(text)) == PAGES[page]
 
 
-@pytest.mark.parametrize(
-    ("program", "output"),
-    [
-        pytest.param(example["program"], example["output"], id=example["title"])
-        for example in EXAMPLE.finditer(PAGE.read_text())
-    ],
-)
+@pytest.mark.parametrize(("program", "output"), [*programs()])
 def test_a_program_of_the_page_prints_what_the_page_says(program: str, output: str, url: str) -> None:
     assert URL in program
     done = subprocess.run(

@@ -6,9 +6,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from reasonchip_broker.client.batch import Batch
 from reasonchip_broker.client.client import Client
-from reasonchip_broker.client.job import Answer, Job, JobState
-from reasonchip_broker.client.options import Options
 from reasonchip_broker.errors import (
     BadPacket,
     BrokerWentAway,
@@ -26,7 +25,9 @@ from reasonchip_broker.errors import (
     NoCapacity,
     NotAllowed,
     NotServed,
+    OutcomeGone,
     Overloaded,
+    PastAttempt,
     PipelineFailed,
     QueueTimeout,
     ReasonChipError,
@@ -34,19 +35,27 @@ from reasonchip_broker.errors import (
     RequestRefused,
     TooLarge,
     UnsupportedPacketType,
+    WorkerNotFound,
     WorkerWentAway,
 )
+from reasonchip_broker.peer.inflow import Chunks, Gap, NewAttempt
+from reasonchip_broker.peer.job import Answer, Job, JobState
+from reasonchip_broker.peer.options import Options
+from reasonchip_broker.peer.status import JobStatus
 
 if TYPE_CHECKING:
-    from reasonchip_broker.client.blocking import BlockingClient, BlockingJob
+    from reasonchip_broker.client.blocking import BlockingBatch, BlockingClient, BlockingJob
     from reasonchip_broker.client.executor import ClientExecutor
 
 __all__ = [
     "Answer",
     "BadPacket",
+    "Batch",
+    "BlockingBatch",
     "BlockingClient",
     "BlockingJob",
     "BrokerWentAway",
+    "Chunks",
     "Client",
     "ClientExecutor",
     "ConnectError",
@@ -57,16 +66,21 @@ __all__ = [
     "DeadlineExceeded",
     "Draining",
     "EndpointError",
+    "Gap",
     "Job",
     "JobCancelled",
     "JobException",
     "JobFailed",
     "JobState",
+    "JobStatus",
+    "NewAttempt",
     "NoCapacity",
     "NotAllowed",
     "NotServed",
     "Options",
+    "OutcomeGone",
     "Overloaded",
+    "PastAttempt",
     "PipelineFailed",
     "QueueTimeout",
     "ReasonChipError",
@@ -74,13 +88,14 @@ __all__ = [
     "RequestRefused",
     "TooLarge",
     "UnsupportedPacketType",
+    "WorkerNotFound",
     "WorkerWentAway",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # An asyncio application need not load what is for others.
-    if name in ("BlockingClient", "BlockingJob"):
+    if name in ("BlockingBatch", "BlockingClient", "BlockingJob"):
         from reasonchip_broker.client import blocking
 
         return getattr(blocking, name)

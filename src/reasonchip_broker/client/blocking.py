@@ -8,19 +8,27 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, Unpack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from reasonchip_broker.client.client import CONNECT_TIMEOUT_S, DEFAULT_URL, Client
 from reasonchip_broker.client.engine import EXIT_S, Engine
-from reasonchip_broker.client.job import Answer, Job, JobState
-from reasonchip_broker.client.options import Options
-from reasonchip_broker.client.submitter import IN_FLIGHT, JobMaker, OptionChanges
+from reasonchip_broker.client.submitter import BATCH_IN_FLIGHT, IN_FLIGHT, OptionChanges
 from reasonchip_broker.errors import BrokerWentAway, ConnectionLost, JobCancelled
 from reasonchip_broker.limits import Limits
+from reasonchip_broker.peer.exchange import PATIENCE_S
+from reasonchip_broker.peer.inflow import Chunks
+from reasonchip_broker.peer.job import Answer, Job, JobState
+from reasonchip_broker.peer.maker import JobMaker
+from reasonchip_broker.peer.options import Options
+from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, CloseReason
+
+CHUNKS_AT_ONCE = 16
+"""Chunks that are handed from the client's thread to the iterating one at a time, at most: a step between threads is slow."""
 
 
 class BlockingJob:
@@ -33,7 +41,10 @@ class BlockingJob:
         self._engine = engine
         self._job = job
         self._landed: Future[None] = Future()
-        job._wait_with(self._landed)
+        if job.done():
+            self._landed.set_result(None)
+        else:
+            job._watch_with(self._landed)
 
     @property
     def cookie(self) -> UUID:
@@ -60,9 +71,11 @@ class BlockingJob:
             self._engine.require_other_thread()
             if self._engine.forgotten:
                 raise BrokerWentAway("the job belongs to the process that this one was forked from")
+            waiter = self._wait()
             try:
                 self._landed.result(timeout)
             except TimeoutError:
+                self._soon(self._job._leave, waiter)
                 raise TimeoutError(f"the job was not over within {timeout:g} s; it goes on") from None
         return self._job._value()
 
@@ -74,16 +87,55 @@ class BlockingJob:
         """
         return self._engine.call(lambda: self._job.cancel(at_once, why))
 
+    def status(self, tree: bool = False) -> JobStatus:
+        """Ask the broker where the job is; as `Job.status`."""
+        return self._engine.call(lambda: self._job.status(tree))
+
+    def send(self, item: Any, *, encoding: str | None = None) -> None:
+        """Send an item to the running job; as `Job.send`. If the wait is interrupted, an item that was not sent yet never is."""
+        self._engine.call(lambda: self._job.send(item, encoding=encoding))
+
+    def chunks(self, marks: bool = True) -> Iterator[Any]:
+        """Iterate over what the job's handler reports as progress; as `Job.chunks`. `for chunk in job` is the same."""
+
+        async def begin() -> Chunks:
+            return self._job.chunks(marks)
+
+        chunks = self._engine.call(begin)
+        try:
+            while items := self._engine.call(lambda: chunks.take(CHUNKS_AT_ONCE)):
+                yield from items
+        finally:
+            self._soon(chunks._leave)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.chunks()
+
+    @property
+    def last_chunk(self) -> int:
+        """The number of the last chunk that was taken, 0 before the first."""
+        return self._job.last_chunk
+
     def __repr__(self) -> str:
         return f"<BlockingJob {self.cookie} {self.state.value}>"
+
+    def _wait(self) -> "Future[None]":
+        """Be one who waits for the end: if nobody iterates over the chunks, they are not to hold the handler up."""
+        waiter: Future[None] = Future()
+        if self._job._stream is not None and not self.done():
+            self._soon(self._job._wait_with, waiter)
+        return waiter
+
+    def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._engine.hand_over(callback, *arguments)
+        except ConnectionLost:
+            pass  # The client is being closed; that ends the job here as well.
 
     def _abandon(self, why: str) -> None:
         """Nobody is interested any more: the broker is told to cancel it."""
         if not self.done():
-            try:
-                self._engine.hand_over(self._job._abandon, JobCancelled(why))
-            except ConnectionLost:
-                pass  # The client is being closed; that ends the job here as well.
+            self._soon(self._job._abandon, JobCancelled(why))
 
 
 class BlockingSubmitter:
@@ -155,6 +207,7 @@ class BlockingSubmitter:
         try:
             for item in variables:
                 job = self._submit(pipeline, item, {})
+                job._wait()
                 aboard[job] = None
                 job._landed.add_done_callback(partial(_put, landed, (item, job)))
                 if len(aboard) >= in_flight:
@@ -164,6 +217,14 @@ class BlockingSubmitter:
         finally:
             for job in aboard:
                 job._abandon("the iteration that the job belonged to has ended")
+
+    def submit_many(
+        self, pipeline: str, variables: Iterable[Any], *, batch: UUID | None = None, in_flight: int = BATCH_IN_FLIGHT
+    ) -> "BlockingBatch":
+        """A batch of jobs, one for each of `variables`; as `Submitter.submit_many`."""
+        _require_room(in_flight)
+        identity = batch or uuid4()
+        return BlockingBatch(self._owner, self.with_options(batch=identity), identity, pipeline, variables, in_flight)
 
     def _submit(self, pipeline: str, variables: Any, named: dict[str, Any]) -> BlockingJob:
         engine = self._owner._running()
@@ -196,6 +257,7 @@ class BlockingClient(BlockingSubmitter):
         encoding: str = ENCODING_MSGPACK,
         limits: Limits | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
         reconnect: bool = True,
         name: str | None = None,
     ) -> None:
@@ -206,6 +268,7 @@ class BlockingClient(BlockingSubmitter):
                 encoding=encoding,
                 limits=limits,
                 connect_timeout_s=connect_timeout_s,
+                patience_s=patience_s,
                 reconnect=reconnect,
                 name=name,
             )
@@ -245,6 +308,30 @@ class BlockingClient(BlockingSubmitter):
         engine = self._running()
         return engine.call(lambda: engine.client.cancel(cookie, at_once=at_once, why=why))
 
+    def cancel_batch(self, batch: UUID, *, at_once: bool = False, why: str = "") -> Answer:
+        """Ask the broker to cancel every job of a batch; as `Client.cancel_batch`."""
+        engine = self._running()
+        return engine.call(lambda: engine.client.cancel_batch(batch, at_once=at_once, why=why))
+
+    def status(self, cookie: UUID, *, tree: bool = False) -> JobStatus:
+        """Ask the broker where a job is, and why; as `Client.status`."""
+        engine = self._running()
+        return engine.call(lambda: engine.client.status(cookie, tree=tree))
+
+    def drain(self, worker: str) -> None:
+        """Have a worker get no more jobs; as `Client.drain`."""
+        engine = self._running()
+        engine.call(lambda: engine.client.drain(worker))
+
+    def attach(self, cookie: UUID, *, follow: bool = False, first: int = 1, take: bool = True) -> BlockingJob:
+        """A job by its cookie, whoever submitted it; as `Client.attach`."""
+        engine = self._running()
+
+        async def attach() -> BlockingJob:
+            return BlockingJob(self, engine, engine.client.attach(cookie, follow=follow, first=first, take=take))
+
+        return engine.call(attach)
+
     def __enter__(self) -> Self:
         self.connect()
         return self
@@ -279,6 +366,89 @@ class BlockingClient(BlockingSubmitter):
         if self._engine is not None:
             self._engine.forget()
             self._engine = None
+
+
+class BlockingBatch:
+    """Jobs of one batch; see `Batch`. `for variables, job in batch`, `batch.results()` or `batch.finish()`, once."""
+
+    def __init__(
+        self,
+        owner: BlockingClient,
+        submitter: BlockingSubmitter,
+        identity: UUID,
+        pipeline: str,
+        variables: Iterable[Any],
+        in_flight: int,
+    ) -> None:
+        self.id = identity
+        """What the jobs have in common: the option `batch` of each."""
+        self.submitted = 0
+        """How many jobs were submitted so far."""
+        self.succeeded = 0
+        """How many of them ended with a result."""
+        self.failed = 0
+        """How many of them ended otherwise."""
+        self._owner = owner
+        self._submitter = _Counting(owner, submitter.options, self)
+        self._pipeline = pipeline
+        self._variables = variables
+        self._in_flight = in_flight
+        self._begun = False
+        self._stopped = False
+
+    @property
+    def done(self) -> int:
+        """How many jobs are over."""
+        return self.succeeded + self.failed
+
+    def __iter__(self) -> Iterator[tuple[Any, BlockingJob]]:
+        return self._submitter.as_completed(self._pipeline, self._source(), in_flight=self._in_flight)
+
+    def results(self, *, return_exceptions: bool = False) -> Iterator[Any]:
+        """Iterate over the results in order; as `Batch.results`."""
+        return self._submitter.map(
+            self._pipeline, self._source(), in_flight=self._in_flight, return_exceptions=return_exceptions
+        )
+
+    def finish(self) -> "BlockingBatch":
+        """Submit all jobs and wait until they are over; as `Batch.finish`."""
+        for _ in self:
+            pass
+        return self
+
+    def cancel(self, at_once: bool = False, why: str = "") -> Answer:
+        """Submit no more jobs, and have the broker cancel those that are not over; as `Batch.cancel`. For another thread than the
+        one that iterates, or between two of its steps.
+        """
+        self._stopped = True
+        return self._owner.cancel_batch(self.id, at_once=at_once, why=why)
+
+    def _source(self) -> Iterator[Any]:
+        """The variables, until the batch is cancelled. Raises RuntimeError if the batch is iterated over already."""
+        if self._begun:
+            raise RuntimeError("a batch is iterated over once")
+        self._begun = True
+        return takewhile(lambda _: not self._stopped, self._variables)
+
+    def _count(self, job: BlockingJob) -> None:
+        if job._job._failure() is None:
+            self.succeeded += 1
+        else:
+            self.failed += 1
+
+
+class _Counting(BlockingSubmitter):
+    """Tells a batch of its jobs."""
+
+    def __init__(self, owner: BlockingClient, options: Options, batch: BlockingBatch) -> None:
+        super().__init__(owner, options)
+        self._batch = batch
+
+    def _submit(self, pipeline: str, variables: Any, named: dict[str, Any]) -> BlockingJob:
+        job = super()._submit(pipeline, variables, named)
+        self._batch.submitted += 1
+        job._landed.add_done_callback(lambda _: self._batch._count(job))
+        return job
 
 
 _clients: "weakref.WeakSet[BlockingClient]" = weakref.WeakSet()

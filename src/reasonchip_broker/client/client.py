@@ -5,12 +5,14 @@ from functools import cache
 from typing import Self
 from uuid import UUID
 
-from reasonchip_broker.client.exchange import Exchange
-from reasonchip_broker.client.job import Answer
 from reasonchip_broker.client.link import Link
-from reasonchip_broker.client.options import NONCE_BYTES, Options
-from reasonchip_broker.client.submitter import JobMaker, Submitter
+from reasonchip_broker.client.submitter import Submitter
 from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, Limits
+from reasonchip_broker.peer.exchange import PATIENCE_S, Exchange
+from reasonchip_broker.peer.job import Answer, Job
+from reasonchip_broker.peer.maker import JobMaker
+from reasonchip_broker.peer.options import NONCE_BYTES, Options
+from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, Role
 from reasonchip_broker.transports.endpoints import client_transport
@@ -35,9 +37,12 @@ class Client(Submitter):
 
     `url` is `tcp://host[:port]`, `tls://host[:port]?ca=FILE&cert=FILE&key=FILE`, `unix:///path` or `memory://name`; `token`
     says who is calling, `name` what to call this client in the broker's log. `encoding` is that of variables (see `Options`),
-    `limits` this end's own bounds. When the connection ends, another is made in the background (unless `reconnect` is False);
-    meanwhile jobs are held, each for at most `connect_timeout_s` seconds. Jobs that were sent and not finished fail at once
-    with BrokerWentAway. Nothing waits for a broker that is gone.
+    `limits` this end's own bounds.
+
+    When the connection ends, another is made in the background (unless `reconnect` is False); meanwhile new jobs are held, each
+    for at most `connect_timeout_s` seconds (ConnectError). Jobs that were sent and are not over are found again over the next
+    connection, and go on as if nothing had happened; if there is none within `patience_s` seconds, they fail with BrokerWentAway
+    (0: at once).
 
     Raises EndpointError for a URL that names no endpoint, ValueError for other values that make no sense.
     """
@@ -50,13 +55,16 @@ class Client(Submitter):
         encoding: str = ENCODING_MSGPACK,
         limits: Limits | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
         reconnect: bool = True,
         name: str | None = None,
     ) -> None:
         if not connect_timeout_s > 0:
             raise ValueError(f"connect_timeout_s must be over 0, not {connect_timeout_s}")
+        if not patience_s >= 0:
+            raise ValueError(f"patience_s must be at least 0, not {patience_s}")
         transport = client_transport(url, Role.CLIENT)
-        exchange = Exchange(transport.url, connect_timeout_s)
+        exchange = Exchange(transport.url, connect_timeout_s, patience_s)
         super().__init__(exchange, JobMaker(exchange, Options(encoding=encoding), os.urandom(NONCE_BYTES)))
         hello = schemas.HelloMeta(sw=SOFTWARE, v=_version(), token=token, name=name)
         self._link = Link(transport, hello, limits or default_limits(), exchange, reconnect=reconnect)
@@ -87,6 +95,41 @@ class Client(Submitter):
         Raises ConnectError without a connection, ConnectionLost if it ends before the broker has answered.
         """
         return await self._exchange.cancel(cookie.bytes, at_once, why)
+
+    async def cancel_batch(self, batch: UUID, *, at_once: bool = False, why: str = "") -> Answer:
+        """Ask the broker to cancel every job of a batch; the answer's `jobs` says how many that were. Raises as `cancel`."""
+        return await self._exchange.cancel_batch(batch.bytes, at_once, why)
+
+    async def status(self, cookie: UUID, *, tree: bool = False) -> JobStatus:
+        """Ask the broker where a job is and, if it waits, why; `tree`: and its children.
+
+        Raises CookieNotFound for a job that the broker does not know, or that is somebody else's; ConnectError and ConnectionLost as
+        `cancel` does.
+        """
+        return await self._exchange.status(cookie.bytes, tree)
+
+    async def drain(self, worker: str) -> None:
+        """Have a worker, by its name, get no more jobs; it finishes those that it has. For operators.
+
+        Raises WorkerNotFound, NotAllowed; ConnectError and ConnectionLost as `cancel` does.
+        """
+        await self._exchange.drain(worker)
+
+    def attach(self, cookie: UUID, *, follow: bool = False, first: int = 1, take: bool = True) -> Job:
+        """A job by its cookie, whoever submitted it: to await its outcome, to iterate over its progress (`follow`, from chunk `first`
+        on), to send to it.
+
+        With `take` this client becomes the one that the job belongs to: what it does not take of the progress waits for it, and holds
+        the handler up. Without, it looks on: it gets what there is, gaps are told, and nobody waits for it. Awaiting raises
+        CookieNotFound for a job that the broker does not know, or that is somebody else's, OutcomeGone for one that is over and whose
+        outcome is no longer kept, otherwise what the job ends with. Cancelling the task that awaits it does not cancel the job.
+
+        Raises ValueError for a `first` below 1, and what `submit` raises.
+        """
+        if first < 1:
+            raise ValueError(f"first must be at least 1, not {first}")
+        self._check_here()
+        return self._exchange.attach(cookie.bytes, self.options.encoding, first if follow else 0, take)
 
     async def __aenter__(self) -> Self:
         await self.connect()

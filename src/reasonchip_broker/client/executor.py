@@ -94,6 +94,7 @@ class ClientExecutor(Executor):
             self._forget(future)
             raise
         future._job = job
+        job._wait()
         future.add_done_callback(self._forget)  # type: ignore[arg-type]
         job._landed.add_done_callback(lambda _: future._land(job))
         return future

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
-from reasonchip_broker.client.job import Job
 from reasonchip_broker.errors import JobCancelled
+from reasonchip_broker.peer.job import Job
 
 _NOT_YET = object()
 _END = object()
@@ -39,7 +39,12 @@ class Flight:
     """Jobs under way, fed from a source of variables, at most `in_flight` at a time. Raises ValueError for an `in_flight` below 1."""
 
     def __init__(
-        self, submit: Callable[[Any], Job], source: Iterable[Any] | AsyncIterable[Any], in_flight: int, in_order: bool
+        self,
+        submit: Callable[[Any], Job],
+        source: Iterable[Any] | AsyncIterable[Any],
+        in_flight: int,
+        in_order: bool,
+        abandon: Callable[[Iterable[Job]], None] | None = None,
     ) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, not {in_flight}")
@@ -50,6 +55,7 @@ class Flight:
         self._source = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
         self._in_flight = in_flight
         self._in_order = in_order
+        self._abandon = abandon or _abandon
         self._aboard: dict[Job, None] = {}
         self._pull: asyncio.Task[Any] | None = None
         self._exhausted = False
@@ -145,9 +151,26 @@ class Flight:
         if self._pull is not None:
             self._pull.cancel()
         aboard, self._aboard = self._aboard, {}
-        for job in aboard:
-            job._abandon(JobCancelled("the iteration that the job belonged to has ended"))
+        self._abandon(aboard)
         self.jobs.clear()
+
+    def stop(self) -> None:
+        """Submit no more; what is under way goes on."""
+        self._exhausted = True
+        if self._pull is not None:
+            self._pull.cancel()
+            self._pull = None
+        self.ring()
+
+
+def _abandon(jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        job._abandon(ended())
+
+
+def ended() -> JobCancelled:
+    """The outcome here of a job whose iteration was ended."""
+    return JobCancelled("the iteration that the job belonged to has ended")
 
 
 async def _pull(source: AsyncIterator[Any]) -> Any:
@@ -161,6 +184,11 @@ class _Iteration:
 
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
+
+    @property
+    def flight(self) -> Flight:
+        """The jobs of this iteration. Whoever holds it does not hold the iteration."""
+        return self._flight
 
     async def aclose(self) -> None:
         """End the iteration; jobs that are not over are cancelled."""
@@ -198,8 +226,9 @@ class OrderedResults(_Iteration):
         source: Iterable[Any] | AsyncIterable[Any],
         in_flight: int,
         return_exceptions: bool,
+        abandon: Callable[[Iterable[Job]], None] | None = None,
     ) -> None:
-        super().__init__(Flight(submit, source, in_flight, in_order=True))
+        super().__init__(Flight(submit, source, in_flight, True, abandon))
         self._return_exceptions = return_exceptions
 
     def __aiter__(self) -> "OrderedResults":
@@ -221,8 +250,14 @@ class CompletedJobs(_Iteration):
 
     __slots__ = ()
 
-    def __init__(self, submit: Callable[[Any], Job], source: Iterable[Any] | AsyncIterable[Any], in_flight: int) -> None:
-        super().__init__(Flight(submit, source, in_flight, in_order=False))
+    def __init__(
+        self,
+        submit: Callable[[Any], Job],
+        source: Iterable[Any] | AsyncIterable[Any],
+        in_flight: int,
+        abandon: Callable[[Iterable[Job]], None] | None = None,
+    ) -> None:
+        super().__init__(Flight(submit, source, in_flight, False, abandon))
 
     def __aiter__(self) -> "CompletedJobs":
         return self

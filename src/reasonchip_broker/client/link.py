@@ -9,10 +9,10 @@ import asyncio
 import logging
 from typing import Final
 
-from reasonchip_broker.client.exchange import Exchange
 from reasonchip_broker.errors import ConnectError, ConnectionLost, ReasonChipError, RemoteProtocolError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.peer.backoff import Backoff
+from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import CloseReason, Role
@@ -242,7 +242,7 @@ class Link:
         self._why = why
         if self._welcomed.done():
             self._welcomed = self._loop.create_future()
-        self._exchange.down(why)
+        self._exchange.down(why, self._session.heard_at)
 
     def _look(self) -> None:
         """See whether the broker still lives, and when to look again."""

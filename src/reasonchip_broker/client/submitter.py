@@ -1,20 +1,23 @@
 """What both the client and its views with other options can do: ask for jobs."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterable, Iterable
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from reasonchip_broker.client.exchange import Exchange
+from reasonchip_broker.client.batch import Batch
 from reasonchip_broker.client.fanout import CompletedJobs, OrderedResults
-from reasonchip_broker.client.job import Job
-from reasonchip_broker.client.options import Options, RunMetas
-from reasonchip_broker.peer.payloads import encode_tagged
+from reasonchip_broker.peer.exchange import Exchange
+from reasonchip_broker.peer.job import Job
+from reasonchip_broker.peer.maker import JobMaker
+from reasonchip_broker.peer.options import Disconnect, Options
 
 IN_FLIGHT = 64
 """Jobs of one `map` that are under way at once, unless it says otherwise."""
+
+BATCH_IN_FLIGHT = 256
+"""The same of one batch."""
 
 
 class OptionChanges(TypedDict, total=False):
@@ -26,37 +29,16 @@ class OptionChanges(TypedDict, total=False):
     cookie: UUID | None
     encoding: str
     detach: bool
-
-
-class JobMaker:
-    """Makes jobs out of what the application asks for; may be used from several threads."""
-
-    __slots__ = ("_exchange", "_metas", "_nonce", "options")
-
-    def __init__(self, exchange: Exchange, options: Options, nonce: bytes) -> None:
-        self.options = options
-        self._exchange = exchange
-        self._nonce = nonce
-        self._metas = RunMetas(options, nonce)
-
-    def with_options(self, options: Options) -> "JobMaker":
-        """One with these options."""
-        return JobMaker(self._exchange, options, self._nonce)
-
-    def make(self, pipeline: str, variables: Any, named: dict[str, Any]) -> Job:
-        """A job, not posted yet. Raises TypeError and ValueError for what can't be asked for."""
-        if named:
-            if variables is not None:
-                raise TypeError("give the variables as one value or by name, not both")
-            variables = named
-        options = self.options
-        payload, encoding = encode_tagged(variables, options.encoding)
-        cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes
-        return Job(self._exchange, cookie, self._metas.of(pipeline, encoding), payload, options.detach)
-
-    def post(self, job: Job) -> None:
-        """Send it, or hold it; in the loop's thread."""
-        self._exchange.post(job, self.options.timeout, self.options.deadline_s)
+    follow: bool
+    attempts: int
+    backoff_s: float
+    retry_on: str | type[BaseException] | Iterable[str | type[BaseException]]
+    on_disconnect: Disconnect
+    retention_s: float | None
+    queue_limit_s: float | None
+    run_limit_s: float | None
+    parent: UUID | None
+    batch: UUID | None
 
 
 class Submitter:
@@ -86,13 +68,16 @@ class Submitter:
         Raises TypeError and ValueError for variables that can't be encoded and names that no pipeline can have, ConnectError if
         the client was never connected, ConnectionLost if it is closed, RuntimeError in another event loop than the client's.
         """
-        exchange = self._exchange
-        exchange.check_open()
-        if asyncio.get_running_loop() is not exchange.loop:
-            raise RuntimeError("this client belongs to another event loop; a BlockingClient may be used from everywhere")
+        self._check_here()
         job = self._maker.make(pipeline, variables, named)
         self._maker.post(job)
         return job
+
+    def _check_here(self) -> None:
+        """Raise what `submit` raises where nothing may be asked for."""
+        self._exchange.check_open()
+        if asyncio.get_running_loop() is not self._exchange.loop:
+            raise RuntimeError("this client belongs to another event loop; a BlockingClient may be used from everywhere")
 
     async def run(self, pipeline: str, variables: Any = None, /, **named: Any) -> Any:
         """Run a job and return its result. Raises what `submit` does, and what the job ends with (see `Job`).
@@ -125,3 +110,20 @@ class Submitter:
         `await job` then returns, or raises, at once. Otherwise as `map`.
         """
         return CompletedJobs(lambda item: self.submit(pipeline, item), variables, in_flight)
+
+    def submit_many(
+        self,
+        pipeline: str,
+        variables: Iterable[Any] | AsyncIterable[Any],
+        *,
+        batch: UUID | None = None,
+        in_flight: int = BATCH_IN_FLIGHT,
+    ) -> Batch:
+        """A batch of jobs, one for each of `variables`: to iterate over as they finish, or over their results in order.
+
+        At most `in_flight` jobs are under way or wait to be taken. All carry the id `batch` (a random one unless it is given), by
+        which the broker cancels them at one word. Raises ValueError for an `in_flight` below 1.
+        """
+        identity = batch or uuid4()
+        view = self.with_options(batch=identity)
+        return Batch(self._exchange, identity, lambda item: view.submit(pipeline, item), variables, in_flight)

@@ -22,8 +22,29 @@ LATE_S = 1.0
 """A check that comes this much (or half a beat) too late means that this process stood still: silence does not count meanwhile."""
 
 _SENT_TO: dict[Role, Set[int]] = {
-    Role.CLIENT: {PacketType.REPLY, PacketType.RESULT, PacketType.RESULT + OVERSIZED},
-    Role.WORKER: {PacketType.REPLY, PacketType.RUN, PacketType.CANCEL, PacketType.DRAIN, PacketType.RUN + OVERSIZED},
+    Role.CLIENT: {
+        PacketType.REPLY,
+        PacketType.RESULT,
+        PacketType.RESULT + OVERSIZED,
+        PacketType.PROGRESS,
+        PacketType.PROGRESS + OVERSIZED,
+        PacketType.CREDIT,
+    },
+    Role.WORKER: {
+        PacketType.REPLY,
+        PacketType.RUN,
+        PacketType.RUN + OVERSIZED,
+        PacketType.CANCEL,
+        PacketType.DRAIN,
+        PacketType.INPUT,
+        PacketType.CREDIT,
+        PacketType.RESUME,
+        PacketType.ACK,
+        PacketType.RESULT,
+        PacketType.RESULT + OVERSIZED,
+        PacketType.PROGRESS,
+        PacketType.PROGRESS + OVERSIZED,
+    },
 }
 """What a broker may say to either role, besides what every session answers by itself."""
 
@@ -35,7 +56,7 @@ class Session:
     broker would take: a name with control characters, say, or a token that makes the frame larger than a handshake's may be.
     """
 
-    __slots__ = ("_expected", "_floor", "_heard_at", "_limits", "_opening", "check_at", "goodbye", "role", "welcome")
+    __slots__ = ("_expected", "_floor", "_limits", "_opening", "check_at", "goodbye", "heard_at", "role", "welcome")
 
     def __init__(self, role: Role, hello: schemas.HelloMeta, limits: Limits) -> None:
         frame = packets.hello(hello)
@@ -55,7 +76,8 @@ class Session:
         self._opening = PREFACE + frame
         self._limits = limits
         self._expected = _SENT_TO[role]
-        self._heard_at = 0.0
+        self.heard_at = 0.0
+        """When the broker last said something."""
         self._floor = 0.0
 
     def opening(self) -> bytes:
@@ -65,12 +87,12 @@ class Session:
     def receive(self, frames: list[Frame], now: float) -> tuple[list[bytes], list[Frame]]:
         """Take what the connection received (no frames: a part of one). Returns frames to send back, and those left for the owner.
 
-        What is left is what a broker may say to this role: REPLY and RESULT to a client, REPLY, RUN, CANCEL and DRAIN to a worker
-        (RESULT or RUN `+ OVERSIZED`: its header, when it was over this end's own frame limit). Any other packet is answered as
-        unsupported. Raises RemoteProtocolError when what came makes no sense at this point: the connection is to be closed, with
-        the error's `reason`.
+        What is left is what a broker may say to this role: REPLY, RESULT, PROGRESS and CREDIT to a client; to a worker also RUN,
+        CANCEL, DRAIN and the rest of what belongs to its jobs (RESULT, PROGRESS or RUN `+ OVERSIZED`: its header, when it was over
+        this end's own frame limit). Any other packet is answered as unsupported. Raises RemoteProtocolError when what came makes
+        no sense at this point: the connection is to be closed, with the error's `reason`.
         """
-        self._heard_at = now
+        self.heard_at = now
         answers: list[bytes] = []
         expected = self._expected
         if self.welcome is not None and self.goodbye is None:
@@ -91,7 +113,7 @@ class Session:
 
     def excuse(self, now: float) -> None:
         """The broker could not be heard until now, since this end did not read (its outbox was full): its silence does not count."""
-        self._heard_at = now
+        self.heard_at = now
 
     def check(self, now: float) -> bytes | None:
         """Look at how long the broker has been silent; to be called at `check_at`, which it moves on. Returns a PING to send, or None.
@@ -101,7 +123,7 @@ class Session:
         late_s = LATE_S if self.welcome is None else min(LATE_S, self.welcome.beat / 2000)
         if not self.check_at or now - self.check_at > late_s:
             self._floor = now
-        silent_s = now - max(self._heard_at, self._floor)
+        silent_s = now - max(self.heard_at, self._floor)
         if self.welcome is None:
             limit_s = self._limits.handshake_s
             if silent_s >= limit_s:

@@ -109,17 +109,21 @@ class StubWorker(Ended):
 class RawBroker(Ended):
     """A listener that says what a test tells it to.
 
-    Every packet of a client goes into `packets`, every connection that said HELLO into `connections`, every end into `ends`.
+    Every packet of a client goes into `packets` (what an ACK says: into `acks`), every connection that said HELLO into
+    `connections`, every end into `ends`.
     Unless `greet` is False, HELLO is answered with a WELCOME.
     """
 
-    def __init__(self, url: str, *, greet: bool = True, jobs: int = 100, beat_ms: int = 10_000, frame: int = 1 << 20) -> None:
+    def __init__(
+        self, url: str, *, greet: bool = True, jobs: int = 100, beat_ms: int = 10_000, frame: int = 1 << 20, credit: int = 1
+    ) -> None:
         self.connections: asyncio.Queue[Connection] = asyncio.Queue()
         self.packets: asyncio.Queue[Packet] = asyncio.Queue()
         self.ends: asyncio.Queue[CloseReason] = asyncio.Queue()
+        self.acks: list[int] = []
         self.greet = greet
         self.welcome = schemas.WelcomeMeta(
-            conn=b"c" * 16, broker=b"b" * 16, frame=frame, jobs=jobs, beat=beat_ms, dead=3 * beat_ms, credit=1
+            conn=b"c" * 16, broker=b"b" * 16, frame=frame, jobs=jobs, beat=beat_ms, dead=3 * beat_ms, credit=credit
         )
         self._transport = server_transport(url, Role.CLIENT)
         self._open: set[Connection] = set()
@@ -154,6 +158,9 @@ class RawBroker(Ended):
 
     def received(self, connection: Connection, frames: list[Frame]) -> None:
         for packet in (decode(frame[2]) for frame in frames):
+            if packet.kind == PacketType.ACK:
+                self.acks.append(packet.number)
+                continue
             if packet.kind != PacketType.HELLO:
                 self.packets.put_nowait(packet)
                 continue

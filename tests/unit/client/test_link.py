@@ -25,7 +25,7 @@ def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_connection_that_ends_is_made_again_and_jobs_go_on() -> None:
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         for number in range(3):
             connection = await broker.next_connection()
             await soon(client.connect())
@@ -42,7 +42,7 @@ async def test_a_connection_that_ends_is_made_again_and_jobs_go_on() -> None:
 
 async def test_what_is_submitted_while_there_is_no_broker_goes_to_the_next_one() -> None:
     broker = await RawBroker(RAW).start()
-    async with Client(RAW) as client:
+    async with Client(RAW, patience_s=0) as client:
         canary = client.submit("p")
         await broker.stop()
         with pytest.raises(errors.BrokerWentAway):
@@ -58,7 +58,7 @@ async def test_what_is_submitted_while_there_is_no_broker_goes_to_the_next_one()
 
 async def test_without_reconnect_the_end_is_the_end() -> None:
     broker = await RawBroker(RAW).start()
-    async with Client(RAW, reconnect=False) as client:
+    async with Client(RAW, patience_s=0, reconnect=False) as client:
         job = client.submit("p")
         await broker.stop()
         with pytest.raises(errors.BrokerWentAway):
@@ -68,7 +68,7 @@ async def test_without_reconnect_the_end_is_the_end() -> None:
 
 
 async def test_goodbye_fails_the_jobs_with_its_reason_and_the_client_comes_back() -> None:
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()
         job = client.submit("p")
         await broker.next_packet(PacketType.RUN)
@@ -82,7 +82,7 @@ async def test_goodbye_fails_the_jobs_with_its_reason_and_the_client_comes_back(
 @pytest.mark.parametrize("reason", sorted(module.FINAL))
 async def test_a_broker_that_will_never_take_us_is_not_asked_again(reason: CloseReason) -> None:
     async with raw_broker(greet=False) as broker:
-        connecting = asyncio.create_task(Client(RAW).connect())
+        connecting = asyncio.create_task(Client(RAW, patience_s=0).connect())
         connection = await broker.next_connection()
         connection.close(reason, "never")
         with pytest.raises(errors.ConnectError, match=rf"{reason.name}, never"):
@@ -91,7 +91,7 @@ async def test_a_broker_that_will_never_take_us_is_not_asked_again(reason: Close
 
 
 async def test_a_token_that_is_no_good_any_more_ends_a_client_that_was_connected() -> None:
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()
         broker.greet = False
         connection.abort(CloseReason.NORMAL)
@@ -115,7 +115,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
 async def test_nonsense_closes_the_connection_with_a_reason_and_the_client_comes_back(nonsense: bytes) -> None:
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()
         job = client.submit("p")
         await broker.next_packet(PacketType.RUN)
@@ -134,7 +134,7 @@ async def test_nonsense_closes_the_connection_with_a_reason_and_the_client_comes
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 31, 32, 40])
 async def test_a_connection_that_ends_within_a_frame_is_just_over(cut: int, caplog: pytest.LogCaptureFixture) -> None:
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()
         job = client.submit("p")
         run = await broker.next_packet(PacketType.RUN)
@@ -147,7 +147,7 @@ async def test_a_connection_that_ends_within_a_frame_is_just_over(cut: int, capl
 
 
 async def test_a_result_in_pieces_is_a_result() -> None:
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()
         job = client.submit("p")
         run = await broker.next_packet(PacketType.RUN)
@@ -160,7 +160,7 @@ async def test_a_result_in_pieces_is_a_result() -> None:
 @pytest.mark.parametrize("url", ["memory://raw", "tcp://127.0.0.1:0"])
 async def test_results_are_read_while_the_broker_takes_no_jobs(url: str) -> None:
     """It may take none just because its results are not read: if the client waited too, both would for ever."""
-    async with raw_broker(url, frame=1 << 26) as broker, Client(broker.url) as client:
+    async with raw_broker(url, frame=1 << 26) as broker, Client(broker.url, patience_s=0) as client:
         connection = await broker.next_connection()
         job = client.submit("p")
         run = await broker.next_packet(PacketType.RUN)
@@ -168,7 +168,7 @@ async def test_results_are_read_while_the_broker_takes_no_jobs(url: str) -> None
         connection._transport.pause_reading()
         large = [client.submit("p", b"x" * (8 << 20)) for _ in range(3)]
         await asyncio.sleep(0)
-        assert client._exchange._held, "the connection is full"
+        assert client._exchange._held.jobs, "the connection is full"
         connection.send(packets.result(run.cookie, 1, b"\x01", "msgpack"))
         assert await soon(job) == 1
         connection._transport.resume_reading()
@@ -180,14 +180,14 @@ async def test_results_are_read_while_the_broker_takes_no_jobs(url: str) -> None
 
 async def test_a_broker_that_does_not_answer_hello_is_given_up() -> None:
     async with raw_broker(greet=False) as broker:
-        connecting = asyncio.create_task(Client(RAW, limits=Limits(handshake_s=0.02), reconnect=False).connect())
+        connecting = asyncio.create_task(Client(RAW, patience_s=0, limits=Limits(handshake_s=0.02), reconnect=False).connect())
         await broker.next_connection()
         with pytest.raises(errors.ConnectError, match=r"did not answer HELLO within 0\.02 s"):
             await soon(connecting)
 
 
 async def test_a_broker_that_falls_silent_is_asked_and_then_given_up_and_its_jobs_fail() -> None:
-    async with raw_broker(beat_ms=20) as broker, Client(RAW) as client:
+    async with raw_broker(beat_ms=20) as broker, Client(RAW, patience_s=0) as client:
         job = client.submit("p")
         await broker.next_packet(PacketType.RUN)
         await broker.next_packet(PacketType.PING)
@@ -196,21 +196,21 @@ async def test_a_broker_that_falls_silent_is_asked_and_then_given_up_and_its_job
 
 
 async def test_a_ping_is_answered() -> None:
-    async with raw_broker() as broker, Client(RAW):
+    async with raw_broker() as broker, Client(RAW, patience_s=0):
         (await broker.next_connection()).send(packets.ping(9))
         assert (await broker.next_packet(PacketType.PONG)).number == 9
 
 
 async def test_closing_says_goodbye_after_what_was_submitted() -> None:
     async with raw_broker() as broker:
-        async with Client(RAW) as client:
+        async with Client(RAW, patience_s=0) as client:
             client.with_options(detach=True).submit("p")
         await broker.next_packet(PacketType.RUN)
         assert (await broker.next_packet(PacketType.GOODBYE)).code == CloseReason.NORMAL
 
 
 async def test_closing_while_connecting_leaves_nothing_behind() -> None:
-    client = Client(RAW)
+    client = Client(RAW, patience_s=0)
     connecting = asyncio.create_task(client.connect())
     await asyncio.sleep(0)
     connecting.cancel()
@@ -226,7 +226,7 @@ async def test_closing_while_connecting_leaves_nothing_behind() -> None:
 
 async def test_closing_does_not_wait_for_a_broker_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CLOSE_S", 0.05)
-    async with raw_broker(frame=1 << 26) as broker, Client(RAW) as client:
+    async with raw_broker(frame=1 << 26) as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()
         assert connection._transport is not None
         connection._transport.pause_reading()
@@ -247,7 +247,7 @@ async def test_a_bug_while_connecting_hangs_nobody(monkeypatch: pytest.MonkeyPat
     async def broken(*_: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         monkeypatch.setattr("reasonchip_broker.transports.memory.MemoryClientTransport.dial", broken)
         canary = client.submit("p")
         (await broker.next_connection()).abort(CloseReason.NORMAL)
@@ -260,7 +260,7 @@ async def test_a_bug_while_connecting_hangs_nobody(monkeypatch: pytest.MonkeyPat
 async def test_the_pause_between_attempts_grows_until_a_connection_was_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
     resets: list[None] = []
     monkeypatch.setattr("reasonchip_broker.peer.backoff.Backoff.reset", lambda self: resets.append(None))
-    async with raw_broker() as broker, Client(RAW) as client:
+    async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         for _ in range(3):
             connection = await broker.next_connection()
             await soon(client.connect())

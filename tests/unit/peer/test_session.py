@@ -140,7 +140,7 @@ def test_what_is_over_this_ends_own_limit_is_left_to_the_owner_as_such(role: Rol
     ("role", "frame"),
     [
         (Role.CLIENT, packets.run(COOKIE, b"", b"")),
-        (Role.WORKER, packets.result(COOKIE, 1, b"", "")),
+        (Role.WORKER, packets.attach(COOKIE, number=3)),
         (Role.CLIENT, encode(99, cookie=COOKIE, number=5)),
     ],
 )

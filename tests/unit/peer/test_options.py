@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from reasonchip_broker.client import options as module
-from reasonchip_broker.client.options import Options, RunMetas
+from reasonchip_broker.peer import options as module
+from reasonchip_broker.peer.options import Options, RunMetas
 from reasonchip_broker.protocol import schemas
 
 NONCE = bytes(range(16))
@@ -21,6 +21,15 @@ NONCE = bytes(range(16))
         {"deadline_s": 5e6},
         {"encoding": "pickle"},
         {"timeout": float("nan")},
+        {"attempts": 0},
+        {"attempts": 21},
+        {"backoff_s": -0.1},
+        {"retry_on": [f"E{number}" for number in range(33)]},
+        {"on_disconnect": "explode"},
+        {"on_disconnect": -1},
+        {"retention_s": -1},
+        {"queue_limit_s": 0},
+        {"run_limit_s": 0},
     ],
 )
 def test_values_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
@@ -38,6 +47,68 @@ def test_the_meta_says_what_the_options_say() -> None:
     assert schemas.run_options(meta) == schemas.RunOptions(
         p="greet", enc="json", nonce=NONCE, queue=False, reply=True, detach=True
     )
+
+
+def test_the_meta_says_how_the_job_is_to_live() -> None:
+    parent, batch = uuid.uuid4(), uuid.uuid4()
+    options = Options(
+        follow=True,
+        attempts=3,
+        backoff_s=0,
+        retry_on=[KeyError, "RateLimited"],
+        on_disconnect=1.5,
+        retention_s=60,
+        queue_limit_s=0.0001,
+        run_limit_s=2,
+        parent=parent,
+        batch=batch,
+    )
+    assert schemas.run_options(RunMetas(options, NONCE).of("greet", "json")) == schemas.RunOptions(
+        p="greet",
+        enc="json",
+        nonce=NONCE,
+        follow=True,
+        att=3,
+        back=0,
+        again=["KeyError", "RateLimited"],
+        orphan=1500,
+        keep=60_000,
+        qlim=1,
+        rlim=2000,
+        parent=parent.bytes,
+        batch=batch.bytes,
+    )
+
+
+@pytest.mark.parametrize(("policy", "orphan"), [("continue", None), ("cancel", 0), (0, 0), (2.5, 2500)])
+def test_a_disconnect_policy_is_a_word_or_a_number_of_seconds(policy: Any, orphan: int | None) -> None:
+    assert schemas.run_options(RunMetas(Options(on_disconnect=policy), NONCE).of("p", "")).orphan == orphan
+
+
+@pytest.mark.parametrize(
+    ("errors", "names"),
+    [
+        ("*", ("*",)),
+        (Exception, ("*",)),
+        (KeyError, ("KeyError",)),
+        ("Odd", ("Odd",)),
+        ([], ()),
+        (("A", OSError), ("A", "OSError")),
+    ],
+)
+def test_errors_to_retry_on_travel_by_name(errors: Any, names: tuple[str, ...]) -> None:
+    assert Options(retry_on=errors).retry_on == names
+
+
+@pytest.mark.parametrize("bad", [[1], [""], int])
+def test_what_is_no_error_can_not_be_retried_on(bad: Any) -> None:
+    with pytest.raises(TypeError, match="retry_on"):
+        Options(retry_on=bad)
+
+
+def test_plain_jobs_say_no_more_than_before() -> None:
+    plain = schemas.RunOptions(p="greet", enc="json", nonce=NONCE)
+    assert RunMetas(Options(), NONCE).of("greet", "json") == schemas.encode_meta(plain)
 
 
 def test_the_same_job_is_the_same_object_and_another_is_not() -> None:

@@ -7,12 +7,13 @@ from typing import Any, cast
 import pytest
 
 from reasonchip_broker import errors
-from reasonchip_broker.client.exchange import Exchange
-from reasonchip_broker.client.job import Job, JobState, failed
 from reasonchip_broker.peer import payloads
+from reasonchip_broker.peer.exchange import Exchange
+from reasonchip_broker.peer.job import Job, JobState, failed
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import decode
-from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.protocol.codes import Code, PacketType
+from tests.unit.peer.paper import chunk, frames, ok, post, start, up
 
 COOKIE = bytes(range(16))
 JOIN_S = 10.0
@@ -112,6 +113,18 @@ def test_each_outcome_has_its_class(code: int) -> None:
     assert (error.args[0], error.error_type, error.stack, error.may_have_run) == ("why", "KeyError", ("a", "b"), False)
 
 
+def test_a_dead_letter_tells_what_became_of_each_attempt() -> None:
+    history = [schemas.AttemptRecord(1, "gpu-7", "WORKER_WENT_AWAY", 1500), schemas.AttemptRecord(2, "", "EXCEPTION", 0)]
+    frame = decode(packets.failed(COOKIE, 2, Code.DEAD_LETTERED, "twice", history=history))
+    error = failed(frame.code, frame.payload, may_have_run=True)
+    assert isinstance(error, errors.DeadLettered)
+    assert error.history == (
+        errors.PastAttempt(1, "gpu-7", "WORKER_WENT_AWAY", 1.5),
+        errors.PastAttempt(2, "", "EXCEPTION", 0.0),
+    )
+    assert errors.DeadLettered("x").history == ()
+
+
 def test_an_outcome_that_is_not_known_here_is_still_a_failure() -> None:
     error = failed(27, schemas.encode_meta(schemas.Failure(error="new")), may_have_run=True)
     assert type(error) is errors.JobFailed
@@ -139,3 +152,18 @@ async def test_falsy_results_stay_what_they_are(value: Any) -> None:
     back = await job
     assert back == value
     assert type(back) is type(value)
+
+
+async def test_who_stops_waiting_leaves_the_job_to_who_iterates_over_it() -> None:
+    exchange = start()
+    paper = up(exchange)
+    job = post(exchange, follow=True)
+    reader = job.chunks()
+    waiting = asyncio.create_task(job.result())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=JOIN_S)
+    assert not job.done()
+    exchange.received(frames(chunk(job, 1), ok(job)))
+    assert [item async for item in reader] == [1]
+    assert [packet.kind for packet in paper.take_packets()] == [PacketType.RUN], "no CANCEL"

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from reasonchip_broker import errors
-from reasonchip_broker.client.job import Answer, JobState
+from reasonchip_broker.peer.job import Answer, JobState
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Code, PacketType
 from tests.unit.client.ends import soon
-from tests.unit.client.paper import LOST, frames, ok, post, runs, start, up
+from tests.unit.peer.paper import LOST, META, frames, ok, post, runs, start, up
 
 # Sending and holding
 
@@ -141,7 +141,7 @@ async def test_newcomers_do_not_overtake() -> None:
 async def test_the_frame_limit_is_the_one_of_the_broker_that_it_is_sent_to() -> None:
     exchange = start()
     job = post(exchange, b"x" * 200)
-    assert up(exchange, frame=28 + 199).take() == []
+    assert up(exchange, frame=28 + len(META) + 199).take() == []
     with pytest.raises(errors.TooLarge):
         await job
     exact = post(exchange, b"x" * 199)

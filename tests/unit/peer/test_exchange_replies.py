@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from reasonchip_broker import errors
-from reasonchip_broker.client.job import JobState
+from reasonchip_broker.peer.job import JobState
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import Code, PacketType
 from tests.unit.client.ends import soon
-from tests.unit.client.paper import LOST, frames, ok, post, runs, start, up
+from tests.unit.peer.paper import LOST, frames, ok, post, runs, start, up
 
 
 async def test_queued_is_a_state_and_dispatched_changes_nothing() -> None:
@@ -105,7 +105,7 @@ async def test_meta_that_makes_no_sense_is_the_brokers_error_and_ends_no_job_by_
 
 
 async def test_metas_made_up_as_one_goes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasonchip_broker.client.exchange.METAS_MAX", 10)
+    monkeypatch.setattr("reasonchip_broker.peer.metas.METAS_MAX", 10)
     exchange = start()
     up(exchange)
     for number in range(50):
@@ -116,9 +116,9 @@ async def test_metas_made_up_as_one_goes_do_not_fill_the_memory(monkeypatch: pyt
                 packets.reply(PacketType.RUN, Code.QUEUED, "x" * 1000, cookie=b"s" * 16),
             )
         )
-    assert len(exchange._results) <= 10
-    assert len(exchange._replies) <= 10
-    assert all(len(meta) < 300 for meta in exchange._replies)
+    assert len(exchange._results.known) <= 10
+    assert len(exchange._replies.known) <= 10
+    assert all(len(meta) < 300 for meta in exchange._replies.known)
 
 
 async def test_two_jobs_of_one_cookie_are_not_mixed_up() -> None:
@@ -132,3 +132,12 @@ async def test_two_jobs_of_one_cookie_are_not_mixed_up() -> None:
     exchange.received(frames(ok(first)))
     third = post(exchange, cookie=b"j" * 16)
     assert paper.take() == runs(third), "the broker has the last word on a cookie that is used again"
+
+
+async def test_an_exchange_knows_its_frames_from_those_of_a_worker_that_shares_its_connection() -> None:
+    exchange = start()
+    up(exchange)
+    job = post(exchange)
+    ours = frames(ok(job), packets.reply(PacketType.RUN, Code.QUEUED, ""), packets.credit(job._cookie, 0, 1))
+    others = frames(packets.reply(PacketType.REGISTER, Code.OK, ""), packets.credit(b"o" * 16, 1, 1), packets.cancel(b"o" * 16))
+    assert [exchange.takes(frame) for frame in ours + others] == [True] * 3 + [False] * 3

@@ -1,0 +1,44 @@
+"""Jobs made out of what an application asks for."""
+
+import os
+from typing import Any
+
+from reasonchip_broker.peer.exchange import Exchange
+from reasonchip_broker.peer.job import Job
+from reasonchip_broker.peer.options import Options, RunMetas
+from reasonchip_broker.peer.payloads import encode_tagged
+
+
+class JobMaker:
+    """Makes jobs of an exchange, all with the same options; may be used from several threads. `nonce` names the submitter."""
+
+    __slots__ = ("_exchange", "_metas", "_nonce", "options")
+
+    def __init__(self, exchange: Exchange, options: Options, nonce: bytes) -> None:
+        self.options = options
+        self._exchange = exchange
+        self._nonce = nonce
+        self._metas = RunMetas(options, nonce)
+
+    def with_options(self, options: Options) -> "JobMaker":
+        """One with these options."""
+        return JobMaker(self._exchange, options, self._nonce)
+
+    def make(self, pipeline: str, variables: Any, named: dict[str, Any]) -> Job:
+        """A job, not posted yet. Raises TypeError and ValueError for what can't be asked for."""
+        if named:
+            if variables is not None:
+                raise TypeError("give the variables as one value or by name, not both")
+            variables = named
+        options = self.options
+        payload, encoding = encode_tagged(variables, options.encoding)
+        cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes
+        job = Job(self._exchange, cookie, self._metas.of(pipeline, encoding), payload, options.detach, options.encoding)
+        if options.follow:
+            stream = job._stream = self._exchange.inflow(cookie)
+            stream.by_run = True
+        return job
+
+    def post(self, job: Job) -> None:
+        """Send it, or hold it; in the loop's thread."""
+        self._exchange.post(job, self.options.timeout, self.options.deadline_s)

@@ -1,0 +1,181 @@
+"""What a job is asked for beside its pipeline and variables, and how that travels.
+
+A client sends the same few options over and over, so the bytes of each distinct set are made once: that is cheap here, and lets
+the broker recognise them without decoding them again.
+"""
+
+import math
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from reasonchip_broker.limits import ATTEMPTS_MAX, RETRY_NAMES_MAX
+from reasonchip_broker.peer.payloads import ENCODINGS
+from reasonchip_broker.protocol import schemas
+from reasonchip_broker.protocol.binary import NUMBER_MAX
+from reasonchip_broker.protocol.codes import ENCODING_MSGPACK
+
+METAS_MAX = 1024
+"""Distinct pipelines of one set of options whose bytes are kept; more are the mark of names made up as one goes."""
+
+NONCE_BYTES = 16
+SECONDS_MAX = NUMBER_MAX / 1000
+"""About 49 days: what a RUN can say in milliseconds."""
+
+
+ANY_ERROR = "*"
+"""In `retry_on`: any exception of the handler."""
+
+_BACK = schemas.RunOptions(p="p").back
+"""The very object of the default: an equal one is not recognised, and a plain job would say more than it must."""
+
+Disconnect = Literal["continue", "cancel"] | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How jobs are to be run; set with `with_options`. Raises ValueError, or TypeError, for values that make no sense.
+
+    `timeout`: seconds from submission after which this client gives the job up: it is cancelled, and TimeoutError raised. It
+    needs no broker to fire. `deadline_s`: seconds from submission after which the broker ends the job, wherever it is
+    (DeadlineExceeded). `queue`: whether the job may wait for a slot; without, it is refused at once (NoCapacity, NotServed).
+    `queue_limit_s`: for how many seconds it may wait, each time that it does (QueueTimeout). `run_limit_s`: how long an attempt
+    may run, unless its handler asks for more (DeadlineExceeded).
+
+    `attempts`: how often the job may be tried: again when its worker is lost, and when its handler raises one of `retry_on`,
+    names of exceptions or their classes ("*", or the class Exception: any). `backoff_s`: seconds before the second attempt, twice
+    as many before each further one. With attempts over 1 a job may run more than once.
+
+    `cookie`: the job's UUID, to be chosen for one job at a time; None makes a random one for each. `encoding`: of the
+    variables: msgpack, json (which existing workers need), bytes or text. `follow`: whether its progress is sent here as it
+    comes, for `async for`. `detach`: nobody waits for the outcome: the job's result is None as soon as the broker has taken it.
+
+    `on_disconnect`: what becomes of the job when this client is gone and nobody else attaches to it: "continue", "cancel", or
+    a number of seconds after which it is cancelled. `retention_s`: how long its outcome can be fetched (None: as the broker
+    has it). `parent`: the cookie of the job that it is a part of, and ends with. `batch`: the id of the batch that it is part of.
+    """
+
+    timeout: float | None = None
+    deadline_s: float | None = None
+    queue: bool = True
+    cookie: uuid.UUID | None = None
+    encoding: str = ENCODING_MSGPACK
+    detach: bool = False
+    follow: bool = False
+    attempts: int = 1
+    backoff_s: float = 0.5
+    retry_on: str | type[BaseException] | Iterable[str | type[BaseException]] = ()
+    on_disconnect: Disconnect = "continue"
+    retention_s: float | None = None
+    queue_limit_s: float | None = None
+    run_limit_s: float | None = None
+    parent: uuid.UUID | None = None
+    batch: uuid.UUID | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout must be over 0 seconds, not {self.timeout}")
+        for name in ("deadline_s", "queue_limit_s", "run_limit_s"):
+            _require_seconds(name, getattr(self, name), zero=False)
+        for name in ("backoff_s", "retention_s"):
+            _require_seconds(name, getattr(self, name), zero=True)
+        for name in ("cookie", "parent", "batch"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, uuid.UUID):
+                raise TypeError(f"{name} must be a uuid.UUID, not {type(value).__name__}")
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"{self.encoding!r} is no encoding; known are {', '.join(ENCODINGS)}")
+        if not 1 <= self.attempts <= ATTEMPTS_MAX:
+            raise ValueError(f"attempts must be from 1 to {ATTEMPTS_MAX}, not {self.attempts}")
+        if isinstance(self.on_disconnect, str):
+            if self.on_disconnect not in ("continue", "cancel"):
+                raise ValueError(f'on_disconnect is "continue", "cancel", or a number of seconds, not {self.on_disconnect!r}')
+        else:
+            _require_seconds("on_disconnect", self.on_disconnect, zero=True)
+        object.__setattr__(self, "retry_on", _error_names(self.retry_on))
+
+
+def _require_seconds(name: str, value: float | None, *, zero: bool) -> None:
+    if value is not None and not (0 < value <= SECONDS_MAX or (zero and value == 0)):
+        least = "at least" if zero else "over"
+        raise ValueError(f"{name} must be {least} 0 and at most {SECONDS_MAX:.0f} seconds, not {value}")
+
+
+def _error_names(errors: str | type[BaseException] | Iterable[str | type[BaseException]]) -> tuple[str, ...]:
+    """The names that a RUN says: exceptions travel by name, so a base class names only itself, but Exception, which is any."""
+    each = [errors] if isinstance(errors, str | type) else errors
+    names = []
+    for error in each:
+        if isinstance(error, type) and issubclass(error, BaseException):
+            names.append(ANY_ERROR if error in (Exception, BaseException) else error.__name__)
+        elif error and isinstance(error, str):
+            names.append(error)
+        else:
+            raise TypeError(f"retry_on takes exceptions and their names, not {error!r}")
+    if len(names) > RETRY_NAMES_MAX:
+        raise ValueError(f"retry_on takes at most {RETRY_NAMES_MAX} names, not {len(names)}")
+    return tuple(names)
+
+
+def _ms(seconds: float | None) -> int:
+    return 0 if seconds is None else min(NUMBER_MAX, math.ceil(seconds * 1000))
+
+
+def _orphan_ms(on_disconnect: Disconnect) -> int | None:
+    if isinstance(on_disconnect, str):
+        return 0 if on_disconnect == "cancel" else None
+    return _ms(on_disconnect)
+
+
+class RunMetas:
+    """RUN's meta for each pipeline, under one set of options and the client's nonce; may be used from several threads."""
+
+    __slots__ = ("_nonce", "_options", "_ready")
+
+    def __init__(self, options: Options, nonce: bytes) -> None:
+        self._options = options
+        self._nonce = nonce
+        self._ready: dict[tuple[str, str], bytes] = {}
+
+    def of(self, pipeline: str, encoding: str) -> bytes:
+        """The meta for a pipeline's name and its variables' encoding. Raises ValueError for a name that no broker takes."""
+        meta = self._ready.get((pipeline, encoding))
+        if meta is None:
+            # A cookie that was chosen may be chosen again: only a nonce of its own tells the two submissions apart.
+            nonce = self._nonce if self._options.cookie is None else os.urandom(NONCE_BYTES)
+            meta = self._encode(pipeline, encoding, nonce)
+            if self._options.cookie is None:
+                if len(self._ready) >= METAS_MAX:
+                    self._ready.clear()
+                self._ready[pipeline, encoding] = meta
+        return meta
+
+    def _encode(self, pipeline: str, encoding: str, nonce: bytes) -> bytes:
+        options = self._options
+        meta = schemas.encode_meta(
+            schemas.RunOptions(
+                p=pipeline,
+                enc=encoding,
+                nonce=nonce,
+                queue=options.queue,
+                reply=options.detach,
+                detach=options.detach,
+                follow=options.follow,
+                att=options.attempts,
+                back=_BACK if options.backoff_s == _BACK / 1000 else _ms(options.backoff_s),
+                again=list(options.retry_on),  # type: ignore[arg-type]  # names, since __post_init__
+                orphan=_orphan_ms(options.on_disconnect),
+                keep=None if options.retention_s is None else _ms(options.retention_s),
+                qlim=_ms(options.queue_limit_s),
+                rlim=_ms(options.run_limit_s),
+                parent=None if options.parent is None else options.parent.bytes,
+                batch=None if options.batch is None else options.batch.bytes,
+            )
+        )
+        try:
+            schemas.run_options(meta)
+        except (schemas.MetaInvalid, schemas.MetaUndecodable) as error:
+            raise ValueError(f"{pipeline!r} can't be the name of a pipeline, or an option is wrong: {error}") from error
+        return meta

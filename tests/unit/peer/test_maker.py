@@ -1,0 +1,35 @@
+"""Jobs made out of what is asked for, whoever owns the connection that they are sent on."""
+
+import os
+import uuid
+
+import pytest
+
+from reasonchip_broker.peer.job import JobState
+from reasonchip_broker.peer.maker import JobMaker
+from reasonchip_broker.peer.options import Options
+from reasonchip_broker.protocol import schemas
+from reasonchip_broker.protocol.codes import PacketType
+from tests.unit.peer.paper import start, up
+
+NONCE = bytes(16)
+
+
+async def test_a_job_is_made_first_and_sent_when_it_is_posted() -> None:
+    exchange = start()
+    paper = up(exchange)
+    cookie = uuid.uuid4()
+    maker = JobMaker(exchange, Options(), NONCE).with_options(Options(cookie=cookie, encoding="json"))
+    job = maker.make("p", {"a": 1}, {})
+    assert (paper.sent, job.state) == ([], JobState.HELD)
+    maker.post(job)
+    [run] = paper.sent
+    assert (run.kind, run.cookie, run.payload) == (PacketType.RUN, cookie.bytes, b'{"a":1}')
+    assert schemas.run_options(run.meta).enc == "json"
+
+
+async def test_each_job_has_a_cookie_of_its_own_and_variables_come_in_one_way() -> None:
+    maker = JobMaker(start(), Options(), os.urandom(16))
+    assert maker.make("p", 1, {}).cookie != maker.make("p", 1, {}).cookie
+    with pytest.raises(TypeError, match="not both"):
+        maker.make("p", 1, {"a": 1})

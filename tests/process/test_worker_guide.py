@@ -61,11 +61,12 @@ async def test_the_page_does_what_it_says(tmp_path) -> None:
     try:
         await until(lambda: broker.switchboard.free_slots("greet") == 4 or worker.returncode is not None)
         told = commands()
-        assert len(told) == 4
+        assert len(told) == 5
         # What the page's handlers do that it shows no output of.
         told += [
             ("reasonchip-broker run fetch.page --set seconds=0", "this was fetch.page"),
             ("reasonchip-broker run count --set path=words.txt", '{"words":6,"different":4}'),
+            ('reasonchip-broker run read --set \'texts=["a", "b"]\'', "2"),
             ("reasonchip-broker run watch --set seconds=0.01", "nothing happened"),
         ]
         for command, expected in told:

@@ -43,7 +43,9 @@ class App:
 
 
 @asynccontextmanager
-async def app(stage: Stage, *, capacity: int = 4, drain_s: float = 20.0, patience_s: float | None = None) -> AsyncIterator[App]:
+async def app(
+    stage: Stage, *, capacity: int = 4, drain_s: float = 20.0, patience_s: float | None = None, grace_s: int = 0
+) -> AsyncIterator[App]:
     """The worker process, once it is registered; killed at the end, if it still runs, with all that is in its group."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -53,6 +55,7 @@ async def app(stage: Stage, *, capacity: int = 4, drain_s: float = 20.0, patienc
         str(drain_s),
         *([] if patience_s is None else [str(patience_s)]),
         process_group=0,
+        env=os.environ | {"WORKER_GRACE_S": str(grace_s)},
     )
     try:
         await until(lambda: stage.broker.switchboard.free_slots("echo") == capacity or process.returncode is not None)
@@ -147,6 +150,31 @@ async def test_a_killed_worker_takes_its_handlers_processes_with_it(stage) -> No
         assert (await soon(running)).code == Code.WORKER_WENT_AWAY
         assert time.monotonic() - killed_at < 1.0
         await gone(child_pid, DEADLINE_S)
+
+
+# ── Row 4 ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("grace_s", [0, 1], ids=["no session", "a session"])
+async def test_a_stopped_worker_loses_its_jobs_and_its_late_result_is_none_of_theirs_row_4(tmp_path, grace_s: int) -> None:
+    """The lease is over, the job is begun again elsewhere; the worker goes on, finishes what it had, and is of use again."""
+    async with staged(tmp_path, Limits(heartbeat_s=0.4, lease_s=1.2)) as stage, app(stage, grace_s=grace_s) as worker:
+        _, running = stage.owner.submit("until", worker.words, att=2, back=0)
+        await worker.has_begun()
+        worker.signal(signal.SIGSTOP)
+        await until(lambda: stage.broker.switchboard.waiting == 1)
+        counters = stage.broker.switchboard.counters
+        assert counters.retried == 1
+        worker.signal(signal.SIGCONT)
+        # It begins anew in the same process, once the slot of the first attempt is known to be free or another one is.
+        await worker.has_begun()
+        assert not running.done()
+        worker.end.say()
+        assert (await soon(running)).value == "finished"
+        assert counters.finished == 1
+        assert (await stage.owner.run("echo", {"value": 5})).value == 5
+        await until(lambda: stage.broker.switchboard.free_slots("echo") == 4)
+        assert counters.finished == 2
 
 
 # ── Row 29 ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

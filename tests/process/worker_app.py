@@ -3,7 +3,7 @@
 python worker_app.py URL CAPACITY DRAIN_S [PATIENCE_S]
 
 `begun` and `end` are named pipes, by which a handler tells that it has begun and is told to end. For what will not end, the worker
-waits PATIENCE_S in place of the seconds that the product has for it.
+waits PATIENCE_S in place of the seconds that the product has for it. WORKER_GRACE_S in the environment gives it a session.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from reasonchip_broker.worker import JobContext, Worker, executors, link, loops
 URL, CAPACITY, DRAIN_S = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 for patience in sys.argv[4:]:
     executors.ABANDON_S = loops.WIND_UP_S = link.STOP_S = float(patience)
-worker = Worker(URL, capacity=CAPACITY, drain_s=DRAIN_S, name="the app")
+GRACE_S = int(os.environ.get("WORKER_GRACE_S", "0"))
+worker = Worker(URL, capacity=CAPACITY, drain_s=DRAIN_S, name="the app", session_grace_s=GRACE_S)
 
 
 @worker.pipeline("echo")

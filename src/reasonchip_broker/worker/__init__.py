@@ -13,9 +13,28 @@ holds the table of jobs, so that nothing that a handler does can cost the lease.
 Plain functions run in threads or, asked for, in processes. Jobs and results go between them in batches (`mailbox`).
 """
 
+from typing import TYPE_CHECKING, Any
+
 from reasonchip_broker.errors import JobCancelled, PipelineFailed
 from reasonchip_broker.worker.binding import InvalidVariables
 from reasonchip_broker.worker.context import JobContext, current_job
 from reasonchip_broker.worker.worker import Worker
 
-__all__ = ["InvalidVariables", "JobCancelled", "JobContext", "PipelineFailed", "Worker", "current_job"]
+if TYPE_CHECKING:
+    from reasonchip_broker.peer.inflow import Gap
+    from reasonchip_broker.worker.children import ChildJob
+
+__all__ = ["ChildJob", "Gap", "InvalidVariables", "JobCancelled", "JobContext", "PipelineFailed", "Worker", "current_job"]
+
+
+def __getattr__(name: str) -> Any:
+    # What few handlers name is loaded for those that do.
+    if name == "ChildJob":
+        from reasonchip_broker.worker.children import ChildJob
+
+        return ChildJob
+    if name == "Gap":
+        from reasonchip_broker.peer.inflow import Gap
+
+        return Gap
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,10 +2,17 @@
 
 import threading
 import time
+from collections.abc import Awaitable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from reasonchip_broker.errors import JobCancelled
+from reasonchip_broker.errors import InternalError, JobCancelled
+from reasonchip_broker.worker.channel import Channel, Inputs, Parked
+from reasonchip_broker.worker.kindred import Kin
+
+if TYPE_CHECKING:
+    from reasonchip_broker.worker.children import ChildJob
 
 _current: ContextVar["JobContext"] = ContextVar("reasonchip_broker_job")
 _event_lock = threading.Lock()
@@ -16,21 +23,51 @@ class JobContext:
     """One attempt of a job, as its handler sees it. A handler gets it by a parameter annotated `JobContext`, or named
     `context`.
 
-    `pipeline` is the name that was asked for, which matters where the handler serves a glob; `attempt` counts from 1;
-    `deadline` is a time of `time.monotonic()` in seconds, or None. All of it may be used from any thread.
+    `pipeline` is the name that was asked for, which matters where the handler serves a glob; `attempt` counts from 1 to
+    `attempts`, which is how many the job may have; `deadline` and `run_until` are times of `time.monotonic()` in seconds, or
+    None: by when the job, and by when this attempt, has to be over. All of it may be used from any thread; what waits is to be
+    awaited in a coroutine, and blocks in a thread.
     """
 
-    __slots__ = ("_cancelled", "_cookie", "_event", "_seen", "_uuid", "attempt", "deadline", "pipeline")
+    __slots__ = (
+        "_cancelled",
+        "_channel",
+        "_cookie",
+        "_event",
+        "_kin",
+        "_seen",
+        "_uuid",
+        "attempt",
+        "attempts",
+        "deadline",
+        "pipeline",
+        "run_until",
+    )
 
-    def __init__(self, cookie: bytes, pipeline: str, attempt: int = 1, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        cookie: bytes,
+        pipeline: str,
+        attempt: int = 1,
+        deadline: float | None = None,
+        *,
+        attempts: int = 1,
+        run_until: float | None = None,
+        channel: Channel | None = None,
+        kin: Kin | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.attempt = attempt
+        self.attempts = attempts
         self.deadline = deadline
+        self.run_until = run_until
         self._cookie = cookie
         self._uuid: UUID | None = None
         self._cancelled = False
         self._seen = False
         self._event: threading.Event | None = None
+        self._channel = channel
+        self._kin = kin
 
     def __repr__(self) -> str:
         return f"<JobContext {self.pipeline!r} {self.cookie} attempt {self.attempt}>"
@@ -43,15 +80,94 @@ class JobContext:
             uuid = self._uuid = UUID(bytes=self._cookie)
         return uuid
 
+    # Time
+
     @property
     def remaining_s(self) -> float | None:
-        """Seconds until the deadline, 0 once it has passed; None without one."""
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        """Seconds until the deadline or the run limit, whichever is sooner; 0 once it has passed; None without either."""
+        times = [at for at in (self.deadline, self.run_until) if at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def extend(self, seconds: float) -> None:
+        """Let this attempt run for so many seconds from now, whatever was left of its run limit; never beyond the deadline.
+
+        Without a run limit there is nothing to extend, and nothing is done. Raises ValueError for what is no time.
+        """
+        channel = self._own_channel()
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"extend takes a number of seconds over 0, not {seconds}")
+        if self.run_until is not None:
+            until = time.monotonic() + seconds
+            self.run_until = until if self.deadline is None else min(until, self.deadline)
+            channel.extend(seconds)
+
+    # Progress and inputs
+
+    def progress(self, chunk: Any) -> Awaitable[None]:
+        """Send a chunk of progress to whoever follows the job: an object, text or bytes, encoded as the result will be.
+
+        `await context.progress(chunk)` in a coroutine; in a thread or a plain function it is a call that may block. Either way
+        it waits while the reader is too far behind. Raises TypeError or ValueError for what can't be encoded, TooLarge for what
+        is over the broker's frame limit, JobCancelled from a thread that would have to wait in a job that is to stop.
+        """
+        return self._own_channel().progress(chunk)
+
+    def inputs(self) -> Inputs:
+        """What is sent to the job while it runs, in order: `async for item in context.inputs()` in a coroutine, `for` in a
+        thread. It ends when the job is to stop.
+
+        An item may be a `Gap`: inputs that the broker could not keep, which happens only if nobody takes them for long, or when
+        an attempt is not the first. Raises ValueError for an input that can't be read, and goes on after it.
+        """
+        return Inputs(self._own_channel(), self._notice)
+
+    # Children
+
+    def submit(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Any) -> "ChildJob":
+        """Submit a job that is part of this one, and go on; `await child` (in a thread `child.result()`) waits for its result.
+
+        It ends with this job: when that is cancelled, runs out of time, fails, or loses its worker, the child is cancelled,
+        unless it is `loose`; it goes on if this job ends well. Its deadline is at most this job's. `options` are those of a
+        client: `deadline_s`, `attempts`, `retry_on`, `queue_limit_s`, `encoding` and so on. Raises TypeError and ValueError
+        for what can't be asked for.
+        """
+        channel = self._own_channel()
+        if self._kin is None:
+            raise InternalError("this context was not made by a worker: there is nobody to submit to")
+        # Loaded for the first child: most workers have none.
+        from reasonchip_broker.worker.children import ChildJob, submission_of
+
+        return ChildJob(self._kin, channel, submission_of(self.cookie, pipeline, variables, loose, options))
+
+    def run(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Any) -> Any:
+        """Submit a job that is part of this one, and wait for its result: `await context.run(...)` in a coroutine, a call that
+        blocks in a thread. This job's slot is lent out meanwhile. Raises as `submit` does, and what the child ended with.
+        """
+        return self.submit(pipeline, variables, loose=loose, **options).result()
+
+    # The slot
+
+    def parked(self) -> Parked:
+        """Lend the job's slot out while it waits for something: `async with context.parked():` in a coroutine, `with` in a
+        thread. Another job may run meanwhile; at the end the slot is asked for again, and had before any job that waits.
+        """
+        return Parked(self._own_channel())
+
+    def _own_channel(self) -> Channel:
+        if self._channel is None:
+            raise InternalError("this context was not made by a worker: there is nobody to talk to")
+        return self._channel
+
+    # Being stopped
+
+    def _notice(self) -> None:
+        if self._cancelled:
+            self._seen = True
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job is to stop: it was cancelled, its deadline passed, its worker is being stopped, or its broker is
-        gone.
+        """Whether the job is to stop: it was cancelled, its deadline or its run limit passed, its worker is being stopped, or
+        its broker is gone.
 
         A plain function that has seen this and returns None is reported as cancelled; one that returns a value is reported with
         it.
@@ -71,7 +187,7 @@ class JobContext:
             event.wait(timeout)
         return self.cancelled
 
-    def raise_if_cancelled(self) -> None:
+    def check(self) -> None:
         """Raises JobCancelled if the job is to stop: for a plain function to call where stopping is easy."""
         if self.cancelled:
             raise JobCancelled("cancelled")
@@ -84,6 +200,8 @@ def cancel(context: JobContext) -> None:
     event = context._event
     if event is not None:
         event.set()
+    if context._channel is not None:
+        context._channel.cancel()
 
 
 def was_told(context: JobContext) -> bool:

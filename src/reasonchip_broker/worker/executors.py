@@ -13,6 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeAlias
 
+from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.worker import context as contexts
 from reasonchip_broker.worker.jobs import Job, perform, perform_async
 from reasonchip_broker.worker.mailbox import Mailbox
@@ -36,6 +37,21 @@ class Executor(ABC):
     @abstractmethod
     def stop(self, job: Job, *, at_once: bool) -> None:
         """Make a job end that was claimed; its context says `cancelled` by now."""
+
+    def deliver(self, job: Job, frame: bytes) -> None:
+        """Give a running job an INPUT, a CREDIT or a RESUME."""
+        if job.channel is not None:
+            job.channel.received(decode(frame))
+
+    def suspend(self, job: Job) -> None:
+        """Tell a job that there is no connection: it is to send nothing."""
+        if job.channel is not None:
+            job.channel.suspend()
+
+    def restart(self, job: Job, credit: int, window: int) -> None:
+        """Tell a suspended job that there is a connection again, and what it may send on it at first."""
+        if job.channel is not None:
+            job.channel.restart(credit, window)
 
     @abstractmethod
     def close(self) -> None:
@@ -98,6 +114,7 @@ class TaskExecutor(Executor):
         if task is not None and not task.done():
             self._abandoned[job] = self._running.pop(job)
             logger.warning("job abandoned, since it swallows its cancellation: %r", job.context)
+            job.hush()
             self._report(job, job.cancelled("cancelled; it did not stop, and was abandoned"))
 
     def close(self) -> None:
@@ -107,9 +124,10 @@ class TaskExecutor(Executor):
 
 
 class ThreadExecutor(Executor):
-    """At most `capacity` threads, made when they are needed.
+    """As many threads as there are jobs, made when they are needed; of those that are idle `capacity` are kept.
 
-    They are daemons: a handler that never returns must not keep the process from ending.
+    There may be more jobs than slots, since one that lends its slot out keeps its thread. Threads are daemons: a handler that
+    never returns must not keep the process from ending.
     """
 
     def __init__(self, capacity: int, report: Report) -> None:
@@ -118,25 +136,31 @@ class ThreadExecutor(Executor):
         self._context = contextvars.copy_context()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
+        self._made = 0
 
     def start(self, job: Job) -> None:
         """Give the job to a thread."""
         self._queue.put(job)
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._capacity:
-            name = f"reasonchip-job-{len(self._threads) + 1}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._threads.append(thread)
+        if not self._idle.acquire(blocking=False):
+            self._made += 1
+            thread = threading.Thread(target=self._work, name=f"reasonchip-job-{self._made}", daemon=True)
+            self._threads.add(thread)
             thread.start()
 
     def stop(self, job: Job, *, at_once: bool) -> None:
         """Nothing beyond what its context says: a thread can't be stopped, and its slot is not free before it ends."""
 
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
+        stays = True
+        while stays and (job := self._queue.get()) is not None:
             frame = self._context.copy().run(self._perform, job) if job.claim() else b""
             # In this order: the report may lead to the next job, which is to find this thread idle.
-            self._idle.release()
+            stays = len(self._threads) <= self._capacity
+            if stays:
+                self._idle.release()
+            else:
+                self._threads.discard(threading.current_thread())
             if frame:
                 self._report(job, frame)
             del job
@@ -146,5 +170,5 @@ class ThreadExecutor(Executor):
 
     def close(self) -> None:
         """Send the threads home, those that still run a job as soon as it ends."""
-        for _ in self._threads:
+        for _ in range(len(self._threads)):
             self._queue.put(None)

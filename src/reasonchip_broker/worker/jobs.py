@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from reasonchip_broker.errors import JobCancelled
@@ -10,7 +11,9 @@ from reasonchip_broker.protocol.codes import ENCODING_JSON
 from reasonchip_broker.worker import context as contexts
 from reasonchip_broker.worker import outcomes
 from reasonchip_broker.worker.binding import InvalidVariables
+from reasonchip_broker.worker.channel import Channel, Slot
 from reasonchip_broker.worker.context import JobContext
+from reasonchip_broker.worker.kindred import Kin
 from reasonchip_broker.worker.pipelines import Pipeline
 
 
@@ -18,19 +21,26 @@ class Job:
     """A RUN that was taken.
 
     It is *claimed* once, by whoever is to run it or by whoever cancels it before that; so a cancelled job that has not begun
-    never does. `frame_bytes_max` is the limit for its RESULT.
+    never does. `frame_bytes_max` is the limit for its RESULT. `channel` is where its handler speaks, unless that is in another
+    process.
     """
 
     __slots__ = (
         "_unclaimed",
+        "allowance",
         "attempt",
+        "channel",
         "context",
         "cookie",
+        "early",
         "encoding",
+        "extended_until",
         "frame_bytes_max",
         "payload",
         "pipeline",
         "silenced",
+        "slot",
+        "suspended",
         "task",
         "why",
     )
@@ -45,6 +55,12 @@ class Job:
         payload: bytes,
         frame_bytes_max: int,
         deadline: float | None = None,
+        *,
+        attempts: int = 1,
+        run_until: float | None = None,
+        allowance: tuple[int, int] = (0, 0),
+        channel: Channel | None = None,
+        kin: Kin | None = None,
     ) -> None:
         self.cookie = cookie
         self.attempt = attempt
@@ -52,13 +68,26 @@ class Job:
         self.encoding = encoding
         self.payload = payload
         self.frame_bytes_max = frame_bytes_max
-        self.context = JobContext(cookie, name, attempt, deadline)
+        self.allowance = allowance
+        """How many frames and bytes of progress it may send at first."""
+        self.channel = channel
+        self.context = JobContext(
+            cookie, name, attempt, deadline, attempts=attempts, run_until=run_until, channel=channel, kin=kin
+        )
         self.task: asyncio.Task[bytes] | None = None
         self.why = ""
         """Why it is cancelled, for its owner."""
         self.silenced = False
         """Its worker is stopping and took it back: unless it is done after all, the broker is to count it as lost, not as
         cancelled."""
+        self.slot = Slot.HELD
+        """Its hold on a slot, as the connection's thread knows it."""
+        self.suspended = False
+        """It runs, and its connection is gone; a session may bring it back."""
+        self.extended_until = 0.0
+        """How much time it asked for while it was suspended, of `time.monotonic()`."""
+        self.early: list[Any] = []
+        """What a process is to be told of it as soon as it has the job itself."""
         self._unclaimed = threading.Lock()
 
     def claim(self) -> bool:
@@ -78,6 +107,11 @@ class Job:
         except ValueError as error:
             raise InvalidVariables(f"the variables can't be read: {error}") from error
         return self.pipeline.binding.bind(variables, self.context, from_json=self.encoding == ENCODING_JSON)
+
+    def hush(self) -> None:
+        """Its handler has ended: what is left of it (a task, a thread) says nothing after the RESULT."""
+        if self.channel is not None:
+            self.channel.end()
 
     def returned(self, value: Any) -> bytes:
         """The RESULT of a handler that returned."""
@@ -99,15 +133,17 @@ class Job:
         return outcomes.cancelled(self.cookie, self.attempt, sentence, may_have_run=may_have_run)
 
 
-def perform(job: Job) -> bytes:
-    """Call the handler in this thread and return the RESULT. Raises nothing."""
+def perform(job: Job, call: Callable[..., Any] | None = None) -> bytes:
+    """Call the handler (or `call`) in this thread and return the RESULT. Raises nothing."""
     contexts.enter(job.context)
     try:
         positional, named = job.arguments()
-        value = job.pipeline.handler(*positional, **named)
+        value = (call or job.pipeline.handler)(*positional, **named)
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: whatever a handler does to itself is its own job's outcome.
+        job.hush()
         return job.raised(error)
+    job.hush()
     return job.returned(value)
 
 
@@ -118,5 +154,7 @@ async def perform_async(job: Job) -> bytes:
         positional, named = job.arguments()
         value = await job.pipeline.handler(*positional, **named)
     except BaseException as error:
+        job.hush()
         return job.raised(error)
+    job.hush()
     return job.returned(value)

@@ -4,17 +4,18 @@ All of it is in the connection's thread, but for `leave` and `hurry`, which any 
 
     dialling ─▶ greeting ─WELCOME─▶ settling ─▶ registered ─DRAIN─▶ leaving ─GOODBYE─▶ closed ─▶ dialling, unless stopping
                                        │
-                                       └ jobs of the last connection that have not ended hold their slots; they get a moment
+                                       └ jobs of the last connection that have not ended hold their slots; they get a moment.
+                                         With a session there is no such moment: they are listed, and held by the broker too
 
 A worker leaves (takes no more, finishes what it has, says goodbye) when it is told to stop, when the broker drains it, and in
-order to come back with all of its slots when it had to register with fewer. It never closes the connection itself while all
+order to come back with all of its slots when it had to register with fewer. One with a session that loses its connection while
+it owes results comes back to deliver them, even if it is to stop. It never closes the connection itself while all
 goes well: the broker does, on GOODBYE, since a socket closed with unread data in it may take back what was sent last.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
@@ -26,13 +27,17 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.peer.backoff import Backoff
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.binary import code_of, meta_of, number_of
+from reasonchip_broker.protocol.binary import attempt_of, code_of, meta_of, number_of
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import OVERSIZED, Frame
 from reasonchip_broker.transports.client_transport import ClientTransport
 from reasonchip_broker.transports.connection import Connection, Flusher
 from reasonchip_broker.worker.desk import Desk
+from reasonchip_broker.worker.grace import Grace
 from reasonchip_broker.worker.jobs import Job
+from reasonchip_broker.worker.kindred import Kindred
+from reasonchip_broker.worker.outflow import Outflow
+from reasonchip_broker.worker.watch import Watch
 
 SETTLE_S = 3.0
 """How long jobs of a lost connection may take to end before their slots are left out of the next REGISTER."""
@@ -46,8 +51,14 @@ STOP_S = 3.0
 CLOSE_S = 5.0
 """How long the broker may take to close a connection after our GOODBYE."""
 
+ACK_S = 2.0
+"""How long a worker with a session waits, before it says goodbye, for the broker to acknowledge the last results."""
+
 FINAL: Final = frozenset({CloseReason.NOT_AUTHENTICATED, CloseReason.REPLACED, CloseReason.UNSUPPORTED_VERSION})
 """Trying again would end the same way, or throw out the worker that took our place."""
+
+CHILDRENS: Final = frozenset({PacketType.RESULT, PacketType.PROGRESS, PacketType.RESULT + OVERSIZED})
+HEARD_BY_JOBS: Final = frozenset({PacketType.INPUT, PacketType.CREDIT, PacketType.RESUME})
 
 _REGISTER_NUMBER = 1
 _DRAIN_NUMBER = 2
@@ -99,14 +110,19 @@ class Link:
         self._session: Session
         self._connection: Connection | None = None
         self._over = asyncio.Event()
-        self._held: deque[bytes] = deque()
-        """RESULTs that wait for the connection to take more. Beyond its hard cap it would end as a slow consumer."""
-        self._congested = False
-        self._unwritten_bytes = 0
-        """Sent since the last flush of our own; what the connection has written by itself is in it too."""
+        self._outflow = Outflow(limits.outbox_bytes_mark)
+        self.kindred = Kindred(transport.url, loop, self._outflow)
+        """The jobs that this worker's jobs submit."""
+        self.transmit = self._outflow.send
+        """Sends a frame on the present connection, now or when it takes more."""
         self._slots = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._dead_s = limits.lease_s
+        """How long the broker may take to see that a connection is gone."""
+        self._grace = Grace(loop, hello.grace)
+        self._watch: Watch | None = None
         self._farewell_timer: asyncio.TimerHandle | None = None
+        self._for_good = False
+        """The broker's operator wants this worker to leave, and not to come back."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._failure: ReasonChipError | None = None
@@ -150,12 +166,14 @@ class Link:
             if self._connection is not None:
                 self._connection.abort(CloseReason.NORMAL)
                 await self._over.wait()
+            self._grace.lose(self.desk)
+            self.kindred.ended()
         if not keeping.cancelled():
             keeping.result()
 
     async def _depart(self, keeping: "asyncio.Task[None]", drain_s: float) -> None:
         """The orderly end: drain, deliver, say goodbye."""
-        if self.state < LinkState.SETTLING:
+        if self.state < LinkState.SETTLING and not self._owes:
             return
         logger.info("worker stopping: %d jobs have %g s to finish", self.desk.jobs, drain_s)
         self._begin_to_leave()
@@ -165,13 +183,14 @@ class Link:
         if not keeping.done() and self.desk.jobs:
             logger.warning("worker stopping: %d unfinished jobs are stopped", self.desk.stop_all())
             self._part_if_done()
-            await asyncio.wait((keeping,), timeout=STOP_S)
-        if not keeping.done():
+            if self._connection is not None:
+                await asyncio.wait((keeping,), timeout=STOP_S)
+        if not keeping.done() and self._connection is not None:
             self._part()
             await asyncio.wait((keeping,), timeout=CLOSE_S + 1.0)
 
     async def _keep_connected(self) -> None:
-        while not self._stop.is_set():
+        while not self._leaves or self._owes:
             began_at = self._loop.time()
             try:
                 await self._serve()
@@ -181,8 +200,17 @@ class Link:
                 raise self._failure
             if self._loop.time() - began_at > STEADY_S:
                 self._backoff.reset()
-            if not self._stop.is_set():
+            if not self._leaves or self._owes:
                 await asyncio.sleep(self._backoff.next_s())
+
+    @property
+    def _leaves(self) -> bool:
+        return self._stop.is_set() or self._for_good
+
+    @property
+    def _owes(self) -> bool:
+        """Whether a session has something to come back for."""
+        return self.desk.ledger is not None and self.desk.owed > 0
 
     async def _serve(self) -> None:
         """One connection, from dialling to its end. Raises ConnectError if it can't be made."""
@@ -193,7 +221,7 @@ class Link:
         except BaseException:
             # TLS may refuse a connection that was open already.
             if self._connection is not None:
-                self._ended(self._connection)
+                self._ended(self._connection, "the connection could not be made")
             raise
         await self._over.wait()
 
@@ -213,10 +241,11 @@ class Link:
     def opened(self, connection: Connection) -> None:
         """It can be spoken on: say hello."""
         self._connection = connection
-        self._congested = False
+        self._outflow.opened(connection)
         self.state = LinkState.GREETING
         connection.send(self._session.opening())
-        self._look()
+        self._watch = Watch(self._loop, self._session, connection, self._outflow, self._problem)
+        self._watch.look()
 
     def received(self, connection: Connection, frames: list[Frame]) -> None:
         """Frames from the broker."""
@@ -230,19 +259,38 @@ class Link:
             connection.send(answer)
         if self.state is LinkState.GREETING and self._session.welcome is not None:
             self._welcomed(self._session.welcome)
+        try:
+            for view in left:
+                self._hear(view)
+        except RemoteProtocolError as error:
+            self._problem(str(error))
+            connection.close(CloseReason(error.reason), str(error))
+
+    def _hear(self, view: Frame) -> None:
+        """Take a frame. Where a job of ours has submitted another that runs here too, both have the same cookie: the type tells
+        whom a frame is for, and of CREDIT the attempt, which is 0 for who has submitted."""
         desk = self.desk
-        for view in left:
-            kind, cookie, frame = view[0], view[1], view[2]
-            if kind == PacketType.RUN:
-                desk.run(cookie, frame)
-            elif kind == PacketType.CANCEL:
-                desk.cancel(cookie, frame)
-            elif kind == PacketType.REPLY:
+        kind, cookie, frame = view[0], view[1], view[2]
+        if kind == PacketType.RUN:
+            desk.run(cookie, frame)
+        elif kind == PacketType.CANCEL:
+            desk.cancel(cookie, frame)
+        elif kind in CHILDRENS or (kind == PacketType.CREDIT and not attempt_of(frame)):
+            self.kindred.received(view)
+        elif kind == PacketType.REPLY:
+            if self.kindred.takes(view):
+                self.kindred.received(view)
+            else:
                 self._reply(frame)
-            elif kind == PacketType.DRAIN:
-                self._drained()
-            elif kind == PacketType.RUN + OVERSIZED:
-                desk.oversized(cookie, frame)
+        elif kind in HEARD_BY_JOBS:
+            desk.deliver(cookie, frame)
+        elif kind == PacketType.ACK:
+            desk.acknowledged(number_of(frame))
+            self._part_if_done()
+        elif kind == PacketType.DRAIN:
+            self._drained(frame)
+        elif kind == PacketType.RUN + OVERSIZED:
+            desk.oversized(cookie, frame)
 
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
         """What came is no frame."""
@@ -251,13 +299,13 @@ class Link:
 
     def congested(self, connection: Connection) -> None:
         """The broker takes less than it is sent."""
-        self._congested = True
+        self._outflow.congested = True
+        self.kindred.flow()
 
     def writable(self, connection: Connection) -> None:
         """It has caught up."""
-        self._congested = False
-        while self._held and not self._congested:
-            self._send(connection, self._held.popleft())
+        self._outflow.writable()
+        self.kindred.flow()
         self._part_if_done()
 
     def closed(self, connection: Connection, reason: CloseReason) -> None:
@@ -269,87 +317,89 @@ class Link:
             reason, sentence = goodbye[0], f"the broker said {goodbye[0].name}: {goodbye[1]}"
         else:
             sentence = f"the connection ended ({reason.name})"
+        if reason == CloseReason.REPLACED:
+            sentence = f"another worker of the name {self._hello.name!r} has taken this one's place: {sentence}"
         if reason in FINAL:
             self._failure = ConnectionLost(sentence, reason)
         parted = self.state is LinkState.PARTED
-        self._ended(connection)
+        self._ended(connection, sentence)
         if parted:
             logger.info("left the broker at %s", self._transport.url)
         else:
             self._problem(sentence)
 
-    def _ended(self, connection: Connection) -> None:
+    def _ended(self, connection: Connection, sentence: str) -> None:
+        parted = self.state is LinkState.PARTED
         self._connection = None
         self.state = LinkState.DOWN
         self._on_change(False)
-        for timer in (self._timer, self._farewell_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._farewell_timer = None
-        self._held.clear()
-        lost = self.desk.lose_all()
-        if lost:
-            logger.warning("%d jobs were lost with the connection, and are stopped", lost)
+        if self._watch is not None:
+            self._watch.end()
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
+        self._watch = self._farewell_timer = None
+        self._outflow.closed()
+        self.kindred.down(sentence, self._session.heard_at)
+        if self._owes and self._failure is None and not parted:
+            self._grace.began(self.desk, self._dead_s)
+        else:
+            self._grace.lose(self.desk)
         self._over.set()
-
-    # Liveness
-
-    def _look(self) -> None:
-        """See whether the broker is still there; again whenever the session says so."""
-        connection = self._connection
-        if connection is None or connection.reason is not None:
-            return
-        now = time.monotonic()
-        if self._congested:
-            # It is not being read from, so its silence is ours; the write deadline watches it.
-            self._session.excuse(now)
-        try:
-            ping = self._session.check(now)
-        except ConnectionLost as error:
-            self._problem(str(error))
-            connection.abort(CloseReason(error.reason))
-            return
-        if ping is not None:
-            connection.send(ping)
-        self._timer = self._loop.call_later(max(0.0, self._session.check_at - now), self._look)
 
     # Registration
 
     def _welcomed(self, welcome: schemas.WelcomeMeta) -> None:
         self.state = LinkState.SETTLING
         self.desk.frame_bytes_max = welcome.frame
-        if self._timer is not None:
-            self._timer.cancel()
-        self._look()
+        self.desk.allowance = (welcome.credit, welcome.window)
+        self._dead_s = welcome.dead / 1000
+        if self._watch is not None:
+            self._watch.look()
         logger.info("welcomed by broker %s at %s", welcome.broker.hex(), self._transport.url)
-        if self._stop.is_set():
+        if self._leaves and not self._owes:
             self._part()
+        elif self.desk.ledger is not None:
+            self._register(self.desk.capacity)
         elif not self._register_with_all():
             self._loop.call_later(SETTLE_S, self._settled, self._connection)
 
     def _register_with_all(self) -> bool:
         if self.desk.free == self.desk.capacity:
-            self._register()
+            self._register(self.desk.free)
         return self.state is not LinkState.SETTLING
 
     def _settled(self, connection: Connection | None) -> None:
         """Enough waited: register with the slots that are free, or wait for the first one."""
         if connection is self._connection and self.state is LinkState.SETTLING:
             if self.desk.free:
-                self._register()
+                self._register(self.desk.free)
             else:
                 self._loop.call_later(SETTLE_S, self._settled, connection)
 
-    def _register(self) -> None:
-        self._slots = self.desk.free
-        if self._slots < self.desk.capacity:
+    def _register(self, slots: int) -> None:
+        self._slots = slots
+        if slots < self.desk.capacity:
             logger.warning(
                 "%d of %d slots are still taken by jobs of a lost connection, and are not offered",
-                self.desk.capacity - self._slots,
+                self.desk.capacity - slots,
                 self.desk.capacity,
             )
         self.state = LinkState.REGISTERED
-        self.transmit(packets.register(msgspec.structs.replace(self._offer, cap=self._slots), _REGISTER_NUMBER))
+        offer = msgspec.structs.replace(self._offer, cap=slots, held=self.desk.held())
+        self.transmit(packets.register(offer, _REGISTER_NUMBER))
+
+    def _registered(self, confirmed: list[tuple[bytes, int]]) -> None:
+        self._last_problem = ""
+        self._grace.ended()
+        logger.info("registered %d slots for %d pipelines", self._slots, len(self._offer.serves))
+        stopped = self.desk.resumed(frozenset(confirmed))
+        if stopped:
+            logger.warning("%d jobs are stopped: the broker has not waited for them", stopped)
+        if self._session.welcome is not None:
+            self.kindred.up(self._session.welcome)
+        self._on_change(True)
+        if self._leaves:
+            self._begin_to_leave()
 
     def _reply(self, frame: bytes) -> None:
         number = number_of(frame)
@@ -362,9 +412,7 @@ class Link:
         elif meta.to == PacketType.REGISTER and number == _REGISTER_NUMBER:
             code = code_of(frame)
             if code == Code.OK:
-                self._last_problem = ""
-                logger.info("registered %d slots for %d pipelines", self._slots, len(self._offer.serves))
-                self._on_change(True)
+                self._registered(meta.held)
             else:
                 self._failure = REFUSALS_BY_CODE.get(code, REFUSALS_BY_CODE[Code.BAD_PACKET])(meta.msg)
                 self._part()
@@ -379,7 +427,13 @@ class Link:
         elif self.state is LinkState.SETTLING:
             self._part()
 
-    def _drained(self) -> None:
+    def _drained(self, frame: bytes) -> None:
+        try:
+            # It is named where an operator meant just this worker; a broker that stops says it to all, and will be back.
+            schemas.drain_meta(meta_of(frame))
+            self._for_good = True
+        except (schemas.MetaInvalid, schemas.MetaUndecodable):
+            pass
         logger.info("drained by the broker: %d jobs are finished first", self.desk.jobs)
         self._dismissed()
 
@@ -389,8 +443,12 @@ class Link:
             self._part_if_done()
 
     def _part_if_done(self) -> None:
-        if self.state is LinkState.DISMISSED and not self.desk.jobs and not self._held:
+        if self.state is not LinkState.DISMISSED or self.desk.jobs or self._outflow:
+            return
+        if not self._owes:
             self._part()
+        elif self._farewell_timer is None:
+            self._farewell_timer = self._loop.call_later(ACK_S, self._part)
 
     def _part(self) -> None:
         """Say goodbye; the broker closes the connection when it has read all that was said before."""
@@ -398,15 +456,22 @@ class Link:
         if connection is None or self.state is LinkState.PARTED:
             return
         self.state = LinkState.PARTED
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
         connection.send(packets.goodbye(CloseReason.NORMAL, "the worker is leaving"))
         self._farewell_timer = self._loop.call_later(CLOSE_S, connection.abort, CloseReason.NORMAL)
 
     # Jobs
 
-    def report(self, report: tuple[Job, bytes]) -> None:
-        """A job has ended: its RESULT goes out, and its slot may be what was waited for. Called through a mailbox."""
+    def report(self, report: tuple[Job | None, bytes]) -> None:
+        """A job has ended: its RESULT goes out, and its slot may be what was waited for. Or, without the job, something else that
+        one says. Called through a mailbox, so that what a job says comes before its RESULT.
+        """
         job, frame = report
         desk = self.desk
+        if job is None:
+            desk.said(frame)
+            return
         desk.ended(job, frame)
         state = self.state
         if state is LinkState.DISMISSED:
@@ -416,18 +481,3 @@ class Link:
         elif state is LinkState.REGISTERED and self._slots < desk.capacity and desk.free == desk.capacity:
             # The slots that a lost connection's jobs held are free again: come back with all of them.
             self._begin_to_leave()
-
-    def transmit(self, frame: bytes) -> None:
-        """Send a frame on the present connection, now or when it takes more."""
-        if self._congested:
-            self._held.append(frame)
-        elif self._connection is not None:
-            self._send(self._connection, frame)
-
-    def _send(self, connection: Connection, frame: bytes) -> None:
-        connection.send(frame)
-        # A connection writes once a loop turn, and learns only then that it is congested; one turn may bring thousands of results.
-        self._unwritten_bytes += len(frame)
-        if self._unwritten_bytes > self._limits.outbox_bytes_mark:
-            self._unwritten_bytes = 0
-            connection.flush()

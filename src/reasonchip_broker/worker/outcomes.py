@@ -9,14 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from reasonchip_broker.errors import JobFailed, PipelineFailed
-from reasonchip_broker.peer import payloads
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.codes import ENCODING_BYTES, ENCODING_JSON, ENCODING_MSGPACK, ENCODING_TEXT, Code
+from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.protocol.frames import LENGTH_BYTES
 from reasonchip_broker.worker.binding import InvalidVariables
+from reasonchip_broker.worker.encoding import encoded
 
 ERROR_CHARS_MAX = 16_384
 """What is told of an exception's text: a model's whole answer may be in it, and nobody reads more than this."""
@@ -32,12 +30,7 @@ def returned(cookie: bytes, attempt: int, value: Any, encoding: str, frame_bytes
     """The RESULT of a handler that returned. `encoding` is that of the job's variables, `frame_bytes_max` the broker's
     limit."""
     try:
-        if encoding == ENCODING_JSON:
-            payload, tag = _as_json(value)
-        elif isinstance(value, bytes | bytearray | memoryview):
-            payload, tag = payloads.encode_tagged(value, ENCODING_BYTES)
-        else:
-            payload, tag = payloads.encode_tagged(value, ENCODING_TEXT if isinstance(value, str) else ENCODING_MSGPACK)
+        payload, tag = encoded(value, encoding)
         frame = packets.result(cookie, attempt, payload, tag)
     except BaseException as error:
         # Encoding a value runs whatever its class has for that.
@@ -53,15 +46,6 @@ def returned(cookie: bytes, attempt: int, value: Any, encoding: str, frame_bytes
         sentence = f"the result makes a frame of {length} bytes, over the broker's limit of {frame_bytes_max}"
         return packets.failed(cookie, attempt, Code.TOO_LARGE, sentence)
     return frame
-
-
-def _as_json(value: Any) -> tuple[bytes, str]:
-    try:
-        return payloads.encode_tagged(value, ENCODING_JSON)
-    except TypeError:
-        # Structs, dataclasses, times and the like have a form that JSON can say; bytes have none, and are refused again.
-        plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))
-        return payloads.encode_tagged(plain, ENCODING_JSON)
 
 
 def raised(cookie: bytes, attempt: int, error: BaseException, frame_bytes_max: int) -> bytes:

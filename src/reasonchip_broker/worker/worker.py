@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import threading
@@ -11,14 +12,16 @@ from enum import IntEnum
 from typing import Any, Literal, TypeVar
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, WORKER_CAPACITY_MAX, Limits
+from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX, Limits
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import Role
 from reasonchip_broker.transports.endpoints import client_transport
+from reasonchip_broker.worker.channel import Send
 from reasonchip_broker.worker.desk import Desk
-from reasonchip_broker.worker.executors import Executor, TaskExecutor, ThreadExecutor
+from reasonchip_broker.worker.executors import Executor, Report, TaskExecutor, ThreadExecutor
 from reasonchip_broker.worker.jobs import Job
+from reasonchip_broker.worker.kindred import Kin
 from reasonchip_broker.worker.link import Link
 from reasonchip_broker.worker.loops import new_loop, run_and_close, stopped_by_signals
 from reasonchip_broker.worker.mailbox import Mailbox
@@ -47,8 +50,11 @@ class Worker:
 
     `url` is where the broker listens for workers (`tcp://`, `tls://`, `unix://`). `capacity` is how many jobs run at a time, by
     default as many as this process may use processors; the broker sends no more. `name` and `labels` are shown to operators;
-    the name is stable for a role of yours, by default the host's name and the process id. `drain_s` is how many seconds running
-    jobs get to finish in when the worker is stopped. `token` is for brokers that ask for one. Raises EndpointError for a URL
+    no two workers that are connected may have the same, and by default it is made of the host's name, the process id and chance.
+    `drain_s` is how many seconds running jobs get to finish in when the worker is stopped. `session_grace_s` is how many seconds
+    (whole ones, at most 60) the broker waits for this worker when the connection is lost: running jobs go on meanwhile, and what
+    they have to tell is delivered over the next connection. With 0 a lost connection loses its jobs. `token` is for brokers that
+    ask for one. Raises EndpointError for a URL
     that names no endpoint, ValueError for anything else that no broker would take.
     """
 
@@ -61,12 +67,15 @@ class Worker:
         token: str | None = None,
         limits: Limits | None = None,
         drain_s: float = DRAIN_S,
+        session_grace_s: float = 0.0,
         labels: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url
         self.capacity = _processors() if capacity is None else capacity
-        self.name = f"{socket.gethostname()}-{os.getpid()}" if name is None else name
+        # Chance too: in containers many a process has number 1, and one process may have several workers.
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}" if name is None else name
         self.drain_s = drain_s
+        self.session_grace_s = session_grace_s
         self._labels = dict(labels or {})
         # Any frame that a broker lets through is one that we take, and any result that it takes is one that we have room for.
         self._limits = limits or Limits(frame_bytes_max=FRAME_BYTES_SETTABLE, outbox_bytes_max=2 * FRAME_BYTES_SETTABLE)
@@ -85,6 +94,8 @@ class Worker:
             raise ValueError(f"capacity is 1 to {WORKER_CAPACITY_MAX}, not {self.capacity}")
         if not self.drain_s >= 0:
             raise ValueError(f"drain_s is a number of seconds, not {self.drain_s}")
+        if not 0 <= self.session_grace_s <= SESSION_GRACE_S_MAX:
+            raise ValueError(f"session_grace_s is 0 to {SESSION_GRACE_S_MAX:g} seconds, not {self.session_grace_s}")
         Session(Role.WORKER, self._hello(""), self._limits)
         _check_labels(self._labels)
 
@@ -132,6 +143,7 @@ class Worker:
         url: str | None = None,
         capacity: int | None = None,
         name: str | None = None,
+        session_grace_s: float | None = None,
         executor: Literal["process"] | None = None,
     ) -> None:
         """Change what was said when the worker was made, before it serves: for a command line that has the last word.
@@ -145,6 +157,7 @@ class Worker:
             self.url = url
         self.capacity = self.capacity if capacity is None else capacity
         self.name = self.name if name is None else name
+        self.session_grace_s = self.session_grace_s if session_grace_s is None else session_grace_s
         self._check()
         if executor is not None:
             for pipeline in self._pipelines:
@@ -185,9 +198,14 @@ class Worker:
         loop = asyncio.get_running_loop()
         network = new_loop()
         link = self._link = self._make_link(network, loop)
-        reports = Mailbox(network, link.report)
-        executors = self._make_executors(loop, lambda job, frame: reports.put((job, frame)))
-        link.desk = Desk(self._pipelines, self.capacity, executors, link.transmit)
+        reports: Mailbox[tuple[Job | None, bytes]] = Mailbox(network, link.report)
+
+        def say(frame: bytes) -> None:
+            reports.put((None, frame))
+
+        executors = self._make_executors(loop, lambda job, frame: reports.put((job, frame)), say, link.kindred)
+        session = self._grace_s > 0
+        link.desk = Desk(self._pipelines, self.capacity, executors, link.transmit, say, link.kindred, session=session)
         ended: asyncio.Future[None] = loop.create_future()
         thread = threading.Thread(
             target=_serve_link, args=(network, link, self.drain_s, loop, ended), name="reasonchip-connection", daemon=True
@@ -238,14 +256,20 @@ class Worker:
     # How it is put together
 
     def _hello(self, version: str) -> schemas.HelloMeta:
-        return schemas.HelloMeta(sw=SOFTWARE, v=version, token=self._token, name=self.name, inst=os.urandom(16))
+        return schemas.HelloMeta(
+            sw=SOFTWARE, v=version, token=self._token, name=self.name, inst=os.urandom(16), grace=self._grace_s
+        )
+
+    @property
+    def _grace_s(self) -> int:
+        return math.ceil(self.session_grace_s)
 
     def _make_link(self, network: asyncio.AbstractEventLoop, loop: asyncio.AbstractEventLoop) -> Link:
         changes = Mailbox(loop, self._changed)
         offer = schemas.RegisterMeta(cap=self.capacity, serves=self._pipelines.names, labels=self._labels)
         return Link(self._transport, self._hello(_version()), offer, self._limits, network, changes.put)
 
-    def _make_executors(self, loop: asyncio.AbstractEventLoop, report: Callable[[Job, bytes], None]) -> dict[Runs, Executor]:
+    def _make_executors(self, loop: asyncio.AbstractEventLoop, report: Report, say: Send, kin: Kin) -> dict[Runs, Executor]:
         executors: dict[Runs, Executor] = {
             Runs.TASK: TaskExecutor(loop, report),
             Runs.THREAD: ThreadExecutor(self.capacity, report),
@@ -255,7 +279,7 @@ class Worker:
             # multiprocessing is loaded only for who needs it.
             from reasonchip_broker.worker.processes import ProcessExecutor
 
-            executors[Runs.PROCESS] = ProcessExecutor(self.capacity, in_processes, report)
+            executors[Runs.PROCESS] = ProcessExecutor(self.capacity, in_processes, report, say, kin)
         return executors
 
     def _changed(self, registered: bool) -> None:

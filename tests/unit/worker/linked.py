@@ -38,6 +38,11 @@ class FakeBroker:
         self.answer: dict[int, Code | None] = {PacketType.REGISTER: Code.OK, PacketType.DRAIN: Code.OK}
         self.welcomes = True
         self.closes_on_goodbye = True
+        self.confirms = True
+        """Whether what a REGISTER lists is confirmed."""
+        self.acks = True
+        """Whether RESULTs of a worker with a session are acknowledged."""
+        self._results = 0
 
     def send(self, frame: bytes) -> None:
         self.connections[-1].send(frame)
@@ -62,17 +67,22 @@ class FakeBroker:
             packet = decode(view[2])
             self.packets.append(packet)
             if packet.kind == PacketType.HELLO and self.welcomes:
+                self._results = 0
                 limits = self.limits
                 connection.welcome()
                 beat, dead = int(limits.heartbeat_s * 1000), int(limits.lease_s * 1000)
                 frame = limits.frame_bytes_max
-                connection.send(packets.welcome(schemas.WelcomeMeta(os.urandom(16), bytes(16), frame, 1, beat, dead, 64)))
+                connection.send(packets.welcome(schemas.WelcomeMeta(os.urandom(16), bytes(16), frame, 100, beat, dead, 64)))
             elif packet.kind == PacketType.PING:
                 connection.send(packets.pong(packet.number))
             elif packet.kind == PacketType.GOODBYE and self.closes_on_goodbye:
                 connection.close(CloseReason.NORMAL, "goodbye")
+            elif packet.kind == PacketType.RESULT and self.acks:
+                self._results += 1
+                connection.send(packets.ack(self._results))
             elif (code := self.answer.get(packet.kind)) is not None:
-                connection.send(packets.reply(packet.kind, code, "so be it", number=packet.number))
+                held = schemas.register_meta(packet.meta).held if packet.kind == PacketType.REGISTER and self.confirms else []
+                connection.send(packets.reply(packet.kind, code, "so be it", number=packet.number, held=held))
 
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
         raise AssertionError(sentence)
@@ -88,16 +98,20 @@ class FakeBroker:
 class Setting:
     """A link with two slots, its desk, and an executor by hand."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: Limits, grace_s: int) -> None:
         self.changes: list[bool] = []
         self.executor = HandExecutor()
         pipelines = Pipelines()
         pipelines.add(Pipeline("echo", lambda value=None: value))
-        hello = schemas.HelloMeta(name="tester", inst=bytes(16))
+        hello = schemas.HelloMeta(name="tester", inst=bytes(16), grace=grace_s)
         offer = schemas.RegisterMeta(cap=2, serves=["echo"])
         loop = asyncio.get_running_loop()
         self.link = Link(client_transport(url, Role.WORKER), hello, offer, limits, loop, self.changes.append)
-        self.desk = self.link.desk = Desk(pipelines, 2, {Runs.THREAD: self.executor}, self.link.transmit)
+        self._loop = loop
+        executors = {Runs.THREAD: self.executor}
+        kin = self.link.kindred
+        self.desk = Desk(pipelines, 2, executors, self.link.transmit, self.say, kin, session=grace_s > 0)
+        self.link.desk = self.desk
         self.task: asyncio.Task[None]
 
     def start(self, drain_s: float = 20.0) -> None:
@@ -112,17 +126,21 @@ class Setting:
         assert job.claim()
         return job
 
+    def say(self, frame: bytes) -> None:
+        """What jobs say, through the loop as a mailbox has it."""
+        self._loop.call_soon_threadsafe(self.link.report, (None, frame))
+
     def end(self, job: Job) -> None:
         self.link.report((job, perform(job)))
 
 
 @asynccontextmanager
-async def linked(limits: Limits | None = None) -> AsyncIterator[tuple[FakeBroker, Setting]]:
+async def linked(limits: Limits | None = None, grace_s: int = 0) -> AsyncIterator[tuple[FakeBroker, Setting]]:
     """A broker that listens, and a link that is about to be started."""
     broker = FakeBroker(limits or Limits())
     listener = server_transport(broker.url, Role.WORKER)
     await listener.start(Role.WORKER, broker, broker.limits, Flusher(asyncio.get_running_loop()))
-    setting = Setting(broker.url, limits or Limits())
+    setting = Setting(broker.url, limits or Limits(), grace_s)
     try:
         yield broker, setting
     finally:

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from reasonchip_broker.errors import JobCancelled
+from reasonchip_broker.errors import InternalError, JobCancelled
+from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.worker import JobContext, current_job
 from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker.channel import Channel
 
 COOKIE = bytes(range(16))
 
@@ -32,7 +34,7 @@ def test_what_remains_until_the_deadline_never_is_negative() -> None:
 def test_cancelled_is_seen_only_by_who_looks_after_it_was_set() -> None:
     context = JobContext(COOKIE, "p")
     assert not context.cancelled
-    context.raise_if_cancelled()
+    context.check()
     assert not contexts.has_seen(context)
     contexts.cancel(context)
     assert contexts.was_told(context)
@@ -40,7 +42,7 @@ def test_cancelled_is_seen_only_by_who_looks_after_it_was_set() -> None:
     assert context.cancelled
     assert contexts.has_seen(context)
     with pytest.raises(JobCancelled):
-        context.raise_if_cancelled()
+        context.check()
 
 
 def test_waiting_for_a_cancellation_ends_in_time_or_with_it() -> None:
@@ -80,3 +82,50 @@ async def test_the_current_job_is_found_in_threads_that_a_handler_starts() -> No
     contexts.enter(context)
     assert current_job() is context
     assert await asyncio.to_thread(current_job) is context
+
+
+def test_what_remains_is_until_the_deadline_or_the_run_limit_whichever_is_sooner() -> None:
+    now = time.monotonic()
+    context = JobContext(COOKIE, "p", deadline=now + 60, run_until=now + 30)
+    assert 20 < (context.remaining_s or 0) <= 30
+    context = JobContext(COOKIE, "p", deadline=now + 30, run_until=now + 60, attempts=3)
+    assert 20 < (context.remaining_s or 0) <= 30
+    assert context.attempts == 3
+
+
+def test_more_time_moves_the_run_limit_but_never_beyond_the_deadline() -> None:
+    said: list[bytes] = []
+    now = time.monotonic()
+
+    def context_of(deadline: float | None = None, run_until: float | None = None) -> JobContext:
+        channel = Channel(COOKIE, 1, "", said.append, 1, 1, 4096)
+        return JobContext(COOKIE, "p", deadline=deadline, run_until=run_until, channel=channel)
+
+    context = context_of(deadline=now + 60, run_until=now + 1)
+    context.extend(30)
+    assert 20 < (context.remaining_s or 0) <= 30
+    context.extend(1000)
+    assert 50 < (context.remaining_s or 0) <= 60
+    assert [decode(frame).number for frame in said] == [30_000, 1_000_000]
+    said.clear()
+    context_of().extend(5)
+    assert said == [], "there is no limit to move"
+    for seconds in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="seconds over 0"):
+            context.extend(seconds)
+
+
+def test_a_context_that_no_worker_made_has_nobody_to_talk_to() -> None:
+    context = JobContext(COOKIE, "p")
+    for call in (lambda: context.progress(1), context.inputs, context.parked, lambda: context.extend(1)):
+        with pytest.raises(InternalError, match="was not made by a worker"):
+            call()
+
+
+async def test_a_handler_whose_inputs_ended_because_it_is_to_stop_has_seen_that() -> None:
+    context = JobContext(COOKIE, "p", channel=Channel(COOKIE, 1, "", lambda frame: None, 1, 1, 4096))
+    contexts.cancel(context)
+    assert not contexts.has_seen(context)
+    assert list(context.inputs()) == []
+    assert contexts.has_seen(context)
+    assert [item async for item in context.inputs()] == []

@@ -10,9 +10,10 @@ import pytest
 from reasonchip_broker.limits import MIB
 from reasonchip_broker.peer import payloads
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.binary import encode
+from reasonchip_broker.protocol.binary import decode, encode
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker.channel import Channel
 from reasonchip_broker.worker.desk import Desk
 from reasonchip_broker.worker.executors import Executor
 from reasonchip_broker.worker.jobs import Job, perform
@@ -27,6 +28,7 @@ class HandExecutor(Executor):
 
     def __init__(self) -> None:
         self.started: list[Job] = []
+        self.told: list[tuple[str, Job]] = []
         self.stopped: list[tuple[Job, bool]] = []
 
     def start(self, job: Job) -> None:
@@ -35,29 +37,48 @@ class HandExecutor(Executor):
     def stop(self, job: Job, *, at_once: bool) -> None:
         self.stopped.append((job, at_once))
 
+    def suspend(self, job: Job) -> None:
+        self.told.append(("suspend", job))
+        super().suspend(job)
+
+    def restart(self, job: Job, credit: int, window: int) -> None:
+        self.told.append((f"restart {credit} {window}", job))
+        super().restart(job, credit, window)
+
     def close(self) -> None: ...
 
 
 class Setting:
     """A desk with two slots, and what it sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, session: bool = False) -> None:
         pipelines = Pipelines()
         pipelines.add(Pipeline("echo.*", lambda value=None: value))
         self.executor = HandExecutor()
         self.sent: list[bytes] = []
-        self.desk = Desk(pipelines, 2, {Runs.THREAD: self.executor}, self.sent.append)
+        self.said: list[bytes] = []
+        self.desk = Desk(pipelines, 2, {Runs.THREAD: self.executor}, self.sent.append, self._say, session=session)
         self.desk.frame_bytes_max = MIB
 
+    def _say(self, frame: bytes) -> None:
+        self.said.append(frame)
+        self.desk.said(frame)
+
     def run(
-        self, cookie: bytes = COOKIE, pipeline: str = "echo.x", attempt: int = 1, value: Any = None, left_ms: int = 0
+        self,
+        cookie: bytes = COOKIE,
+        pipeline: str = "echo.x",
+        attempt: int = 1,
+        value: Any = None,
+        left_ms: int = 0,
+        **more: Any,
     ) -> None:
-        options = schemas.encode_meta(schemas.RunOptions(p=pipeline, enc="msgpack"))
+        options = schemas.encode_meta(schemas.RunOptions(p=pipeline, enc="msgpack", **more))
         self.desk.run(cookie, packets.run(cookie, options, payloads.encode({"value": value}, "msgpack"), left_ms, attempt))
 
-    def begin(self, *, cookie: bytes = COOKIE, value: Any = None) -> Job:
+    def begin(self, *, cookie: bytes = COOKIE, value: Any = None, **more: Any) -> Job:
         """Run a job as far as its executor having claimed it."""
-        self.run(cookie, value=value)
+        self.run(cookie, value=value, **more)
         job = self.executor.started[-1]
         assert job.claim()
         return job
@@ -74,6 +95,19 @@ def setting() -> Iterator[Setting]:
     made = Setting()
     yield made
     assert 0 <= made.desk.free <= 2
+
+
+@pytest.fixture
+def session() -> Iterator[Setting]:
+    made = Setting(session=True)
+    made.desk.held()
+    yield made
+    assert 0 <= made.desk.free <= 2
+
+
+def channel_of(job: Job) -> Channel:
+    assert job.channel is not None
+    return job.channel
 
 
 def test_a_run_is_started_and_its_report_sent(setting) -> None:
@@ -219,3 +253,176 @@ def test_jobs_that_have_not_begun_do_not_hold_up_a_stop(setting) -> None:
     assert setting.desk.stop_all() == 0
     assert setting.sent == []
     assert not setting.executor.started[0].claim()
+
+
+# ── What jobs say, and hear ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_job_may_do_is_in_its_run(setting) -> None:
+    setting.desk.allowance = (3, 1000)
+    job = setting.begin(attempt=2, att=5, rlim=60_000)
+    assert (job.context.attempt, job.context.attempts, job.allowance) == (2, 5, (3, 1000))
+    assert 50 < job.context.remaining_s <= 60
+
+
+def test_what_a_job_says_is_sent_and_what_comes_for_it_is_heard(setting) -> None:
+    setting.desk.allowance = (1, 1000)
+    job = setting.begin()
+    channel = channel_of(job)
+    channel.progress(1)
+    assert [frame[4] for frame in setting.sent] == [PacketType.PROGRESS]
+    setting.desk.deliver(COOKIE, packets.credit(COOKIE, 2, 1))
+    assert channel._unacked_bytes == 1, "credit of another attempt is none"
+    setting.desk.deliver(COOKIE, packets.credit(COOKIE, 1, 1))
+    assert channel._unacked_bytes == 0
+    setting.desk.deliver(bytes(16), packets.credit(bytes(16), 1, 1))
+    setting.desk.ended(job, perform(job))
+    setting.sent.clear()
+    setting.desk.said(packets.progress(COOKIE, 1, 2, b"", ""))
+    assert setting.sent == [], "no progress after the result"
+
+
+def test_a_parked_job_does_not_count_against_the_capacity(setting) -> None:
+    jobs = [setting.begin(cookie=os.urandom(16)) for _ in range(2)]
+    assert setting.desk.free == 0
+    channel_of(jobs[0]).park()
+    assert setting.desk.free == 1
+    third = setting.begin(cookie=os.urandom(16))
+    assert third.context.pipeline == "echo.x"
+    assert setting.desk.free == 0
+    channel_of(jobs[0]).unpark()
+    assert setting.desk.free == 0, "it is only asked for"
+    setting.desk.ended(third, perform(third))
+    assert setting.desk.free == 1
+    setting.desk.deliver(jobs[0].cookie, packets.resume(jobs[0].cookie, 1))
+    assert setting.desk.free == 0
+    channel_of(jobs[1]).park()
+    setting.desk.ended(jobs[1], perform(jobs[1]))
+    setting.desk.ended(jobs[0], perform(jobs[0]))
+    assert (setting.desk.free, setting.desk._lent) == (2, 0)
+
+
+def test_a_parked_job_that_is_lost_takes_a_slot_until_it_ends(setting) -> None:
+    job = setting.begin()
+    channel_of(job).park()
+    setting.desk.lose_all()
+    assert setting.desk.free == 1
+    setting.desk.ended(job, perform(job))
+    assert setting.desk.free == 2
+
+
+# ── A session ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_results_are_owed_until_they_are_acknowledged(session) -> None:
+    desk = session.desk
+    job = session.begin(value=1)
+    desk.ended(job, perform(job))
+    assert (desk.jobs, desk.owed) == (0, 1)
+    assert session.outcome.value == 1
+    desk.acknowledged(1)
+    assert desk.owed == 0
+
+
+def test_a_suspended_job_is_listed_and_goes_on_once_it_is_confirmed(session) -> None:
+    desk = session.desk
+    job = session.begin()
+    channel_of(job).progress("before")
+    desk.suspend_all()
+    session.sent.clear()
+    channel = channel_of(job)
+    channel.park()
+    assert session.sent == [], "there is nobody to tell"
+    assert desk.held() == [(COOKIE, 1)]
+    desk.allowance = (7, 700)
+    assert desk.resumed({(COOKIE, 1)}) == 0
+    assert [decode(frame).kind for frame in session.sent] == [PacketType.PARK], "what was said in the break is said again"
+    assert session.executor.told == [("suspend", job), ("restart 7 700", job)]
+    session.sent.clear()
+    channel.progress("after")
+    assert decode(session.sent.pop()).number == 2, "numbers go on"
+
+
+def test_time_and_a_slot_that_were_asked_for_in_the_break_are_asked_for_again(session) -> None:
+    desk = session.desk
+    job = session.begin(rlim=60_000)
+    channel_of(job).park()
+    desk.suspend_all()
+    session.sent.clear()
+    channel_of(job).unpark()
+    job.context.extend(100)
+    desk.held()
+    desk.resumed({(COOKIE, 1)})
+    resume, extend = (decode(frame) for frame in session.sent)
+    assert (resume.kind, extend.kind) == (PacketType.RESUME, PacketType.EXTEND)
+    assert 90_000 < extend.number <= 100_000
+
+
+def test_a_job_that_is_not_confirmed_is_stopped_and_its_result_sent_all_the_same(session) -> None:
+    desk = session.desk
+    job = session.begin()
+    waiting = os.urandom(16)
+    session.run(waiting)
+    desk.suspend_all()
+    assert set(desk.held()) == {(COOKIE, 1), (waiting, 1)}
+    assert desk.resumed(set()) == 2
+    assert contexts.was_told(job.context)
+    assert session.executor.stopped == [(job, True)]
+    outcome = session.outcome
+    assert (outcome.code, outcome.may_have_run) == (Code.CANCELLED, False), "the one that had not begun"
+    channel_of(job).park()
+    assert session.sent == [], "nobody follows it"
+    desk.ended(job, job.cancelled("cancelled while it ran"))
+    assert session.outcome.code == Code.CANCELLED
+    assert desk.free == 2
+
+
+def test_results_of_the_break_are_sent_after_it(session) -> None:
+    desk = session.desk
+    done, unheard = session.begin(value="x" * 1000), session.begin(cookie=bytes(16), value="y" * 1000)
+    desk.suspend_all()
+    for job in (done, unheard):
+        desk.ended(job, perform(job))
+    assert session.sent == []
+    assert desk.owed == 2
+    assert desk.held() == [(COOKIE, 1), (bytes(16), 1)]
+    desk.resumed({(COOKIE, 1)})
+    first, second = (Outcome(frame) for frame in session.sent)
+    assert first.value == "x" * 1000
+    assert second.code == Code.CANCELLED, "a result that nobody waits for is not carried all the way"
+    assert len(session.sent[1]) < 200
+    desk.acknowledged(2)
+    assert desk.owed == 0
+
+
+def test_a_result_that_comes_between_register_and_its_answer_is_sent_once(session) -> None:
+    desk = session.desk
+    job = session.begin(value=1)
+    desk.suspend_all()
+    desk.held()
+    desk.ended(job, perform(job))
+    assert session.outcome.value == 1
+    desk.resumed({(COOKIE, 1)})
+    assert session.sent == []
+
+
+def test_a_run_that_comes_before_the_answer_to_register_is_a_job_like_any_other(session) -> None:
+    desk = session.desk
+    desk.suspend_all()
+    desk.held()
+    job = session.begin()
+    assert desk.resumed(set()) == 0
+    assert not contexts.was_told(job.context)
+
+
+def test_jobs_that_nobody_can_wait_for_any_more_are_stopped_and_their_results_owed(session) -> None:
+    desk = session.desk
+    job = session.begin()
+    assert desk.forsake() == 0
+    desk.suspend_all()
+    assert desk.forsake() == 1
+    assert session.executor.stopped == [(job, True)]
+    desk.ended(job, job.cancelled("cancelled while it ran"))
+    assert desk.held() == [(COOKIE, 1)]
+    desk.lose_all()
+    assert desk.owed == 0

@@ -26,18 +26,31 @@ class Reports:
     def __init__(self) -> None:
         self.order: list[Job] = []
         self.outcomes: dict[Job, Outcome] = {}
+        self.said: list[bytes] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, job: Job, frame: bytes) -> None:
         self.order.append(job)
         self.outcomes[job] = Outcome(frame)
+        self._tell()
+
+    def say(self, frame: bytes) -> None:
+        """What jobs say besides their results."""
+        self.said.append(frame)
+        self._tell()
+
+    def _tell(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             # Most reports come from other threads, and whoever waits for one has to look.
             self._loop.call_soon_threadsafe(lambda: None)
 
-    async def of(self, job: Job) -> Outcome:
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that changes with what is reported or said."""
         self._loop = asyncio.get_running_loop()
-        await until(lambda: job in self.outcomes)
+        await until(holds)
+
+    async def of(self, job: Job) -> Outcome:
+        await self.until(lambda: job in self.outcomes)
         return self.outcomes[job]
 
 
@@ -305,16 +318,28 @@ async def test_an_exit_in_a_thread_costs_only_its_job_row_29(threads, reports) -
     assert len(threads._threads) == 1
 
 
-async def test_a_job_that_was_claimed_before_a_thread_was_free_never_begins(reports) -> None:
-    executor = ThreadExecutor(1, reports)
-    may_end = threading.Event()
+async def test_a_job_that_was_claimed_before_its_thread_took_it_never_begins(threads, reports) -> None:
     called: list[int] = []
-    first, second, third = job_of(lambda: may_end.wait(20)), job_of(lambda: called.append(2)), job_of(lambda: "third")
-    for job in (first, second, third):
-        executor.start(job)
-    assert second.claim()
-    may_end.set()
-    assert (await reports.of(third)).value == "third"
-    assert reports.order == [first, third]
+    claimed, other = job_of(lambda: called.append(1)), job_of(lambda: "other")
+    assert claimed.claim()
+    for job in (claimed, other):
+        threads.start(job)
+    assert (await reports.of(other)).value == "other"
+    assert reports.order == [other]
     assert called == []
+
+
+async def test_jobs_beyond_the_capacity_have_threads_which_are_not_kept(reports) -> None:
+    # A job that has lent its slot out keeps its thread.
+    executor = ThreadExecutor(1, reports)
+    barrier = threading.Barrier(4)
+    jobs = [job_of(lambda: barrier.wait(20)) for _ in range(4)]
+    for job in jobs:
+        executor.start(job)
+    for job in jobs:
+        await reports.of(job)
+    assert len(executor._threads) <= 1
+    job = job_of(lambda: "still at work")
+    executor.start(job)
+    assert (await reports.of(job)).value == "still at work"
     executor.close()

@@ -110,7 +110,7 @@ def test_a_handler_that_sees_its_cancellation_and_returns_nothing_was_cancelled(
 def test_a_cancellation_that_is_raised_counts_only_if_the_job_was_cancelled() -> None:
     def plain(context: JobContext) -> None:
         contexts.cancel(context)
-        context.raise_if_cancelled()
+        context.check()
 
     def on_its_own() -> None:
         raise asyncio.CancelledError

@@ -149,7 +149,7 @@ async def test_results_wait_while_the_broker_does_not_read_and_none_is_lost() ->
         for cookie in cookies:
             setting.link.transmit(packets.result(cookie, 1, b"x" * 20_000, "bytes"))
         await asyncio.sleep(0)
-        assert setting.link._held
+        assert len(setting.link._outflow)
         theirs.resume_reading()
         await until(lambda: len(broker.of(PacketType.RESULT)) == 50)
         assert [packet.cookie for packet in broker.of(PacketType.RESULT)] == cookies
@@ -165,7 +165,7 @@ async def test_the_silence_of_a_broker_that_is_not_read_from_does_not_count(monk
         assert theirs is not None
         theirs.pause_reading()
         setting.link.transmit(packets.result(COOKIE, 1, b"x" * 100_000, "bytes"))
-        await until(lambda: setting.link._congested)
+        await until(lambda: setting.link._outflow.congested)
         checks = 0
         check = Session.check
 
@@ -317,7 +317,7 @@ async def test_goodbye_comes_after_results_that_had_to_wait() -> None:
         await until(lambda: setting.link.state is LinkState.DISMISSED)
         theirs.pause_reading()
         setting.link.transmit(packets.result(os.urandom(16), 1, b"x" * 100_000, "bytes"))
-        await until(lambda: setting.link._congested)
+        await until(lambda: setting.link._outflow.congested)
         setting.end(job)
         theirs.resume_reading()
         await soon(setting.task)

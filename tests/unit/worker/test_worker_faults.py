@@ -205,4 +205,4 @@ async def test_a_handler_that_exits_its_process_costs_only_its_job_row_29(stage,
             cookie, outcome = stage.owner.submit("hangs", {"begun": str(begun.path)})
             await begun.heard(DEADLINE_S)
         stage.owner.cancel(cookie, why="enough")
-        assert (await soon(outcome)).failure.error == "cancelled; its process was killed: enough"
+        assert (await soon(outcome)).failure.error == "cancelled while it ran: enough"

@@ -1,26 +1,25 @@
 """`reasonchip-broker run`."""
 
 import asyncio
+import contextlib
 import signal
-import sys
+from dataclasses import fields
 from typing import Any
-from uuid import UUID
 
 import click
-import msgspec
 
 from reasonchip_broker.cli import loop
 from reasonchip_broker.cli.command import Command, broker_option, json_option
-from reasonchip_broker.cli.exits import Exit, code_of
-from reasonchip_broker.cli.output import emit, emit_json, note, note_lines
-from reasonchip_broker.cli.text import printable_lines
-from reasonchip_broker.cli.variables import variables
-from reasonchip_broker.client import Client, Job, JobState
-from reasonchip_broker.errors import JobCancelled, JobFailed, RequestRefused
-from reasonchip_broker.protocol.codes import Code
-
-QUEUED_NOTE_S = 1.0
-"""Whoever waits for longer than this is told what for."""
+from reasonchip_broker.cli.connection import kept_connection, patience_option, reason_told
+from reasonchip_broker.cli.exits import Exit
+from reasonchip_broker.cli.follow import follow
+from reasonchip_broker.cli.inputs import Sender, lines_of_stdin
+from reasonchip_broker.cli.life import life_options, options_of
+from reasonchip_broker.cli.outcome import tell_failure, tell_result
+from reasonchip_broker.cli.output import emit, emit_json, note
+from reasonchip_broker.cli.variables import STDIN, value_of, variables
+from reasonchip_broker.client import Client, Job, Options
+from reasonchip_broker.errors import JobCancelled, JobFailed, RequestRefused, TooLarge
 
 
 @click.command(
@@ -31,6 +30,12 @@ QUEUED_NOTE_S = 1.0
         ("reasonchip-broker run add --set a=2 --set b=3.5 --set 'tags=[\"x\"]'", "what parses as JSON is JSON"),
         ('echo \'{"name": "Ada"}\' | reasonchip-broker run greet --vars -', "variables from stdin"),
         ("reasonchip-broker run report --timeout 60 --json", "at most a minute; the outcome as JSON"),
+        ("reasonchip-broker run story --follow", "print what it makes while it makes it"),
+        ("reasonchip-broker run agent --follow --send-lines", "and send it what you type, line by line"),
+        (
+            "reasonchip-broker run train --attempts 3 --retry-on ModelOverloaded",
+            "try again if a worker is lost, or for this error",
+        ),
         ("reasonchip-broker run nightly --detach", "print the job's cookie, and don't wait for it"),
     ],
 )
@@ -39,11 +44,11 @@ QUEUED_NOTE_S = 1.0
     "--set", "pairs", metavar="NAME=VALUE", multiple=True, help="A variable: JSON where it parses, else text. May be repeated."
 )
 @click.option("--vars", "file", metavar="FILE", help="Variables from a file with a JSON object; - is stdin. --set wins.")
+@click.option("--follow", "following", is_flag=True, help="Print the job's progress as it comes, one item a line.")
+@click.option("--send-lines", is_flag=True, help="Send each line of stdin to the running job: JSON where it parses, else text.")
 @click.option("--detach", is_flag=True, help="Print the job's cookie as soon as the broker has it, and don't wait.")
 @click.option("--cookie", type=click.UUID, metavar="UUID", help="Name the job by this UUID. [default: a random one]")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End the job if it is not over by then."
-)
+@life_options
 @click.option(
     "--encoding",
     type=click.Choice(["json", "msgpack"]),
@@ -51,114 +56,126 @@ QUEUED_NOTE_S = 1.0
     show_default=True,
     help="How variables travel. Existing ReasonChip workers know only json.",
 )
+@patience_option
 @broker_option
 @json_option
-def command(pipeline: str, pairs: tuple[str, ...], file: str | None, broker: str, as_json: bool, **options: Any) -> Exit:
+def command(
+    pipeline: str,
+    pairs: tuple[str, ...],
+    file: str | None,
+    following: bool,
+    send_lines: bool,
+    detach: bool,
+    patience_s: float,
+    broker: str,
+    as_json: bool,
+    **said: Any,
+) -> Exit:
     """Run one job and print its result.
 
     A text is printed as it is, anything else as JSON. If the job fails, its error and the worker's stack trace go to stderr, and the
     exit code is 1; if the broker refuses it, 4; if there is no broker, 3. Ctrl-C cancels the job.
+
+    With --json, the outcome is a line of JSON, and each item of progress before it is one too.
     """
-    values = variables(pairs, file)
-    return loop.run(_run(pipeline, values, broker, as_json=as_json, **options))
-
-
-async def _run(
-    pipeline: str,
-    values: dict[str, Any],
-    broker: str,
-    *,
-    as_json: bool,
-    detach: bool,
-    cookie: UUID | None,
-    timeout: float | None,
-    encoding: str,
-) -> Exit:
-    async with Client(broker, reconnect=False, encoding=encoding) as client:
-        submitter = client.with_options(detach=detach, cookie=cookie, deadline_s=timeout)
-        try:
-            job = submitter.submit(pipeline, values)
-        except (TypeError, ValueError) as error:
-            raise click.UsageError(f"{error}.") from error
-        try:
-            value = await _outcome(job, pipeline)
-        except (JobFailed, RequestRefused) as error:
-            return _tell_failure(job, error, as_json=as_json)
-        _tell_result(job, value, as_json=as_json, detached=detach)
-        return Exit.OK
-
-
-async def _outcome(job: Job, pipeline: str) -> Any:
-    """Wait for the job; Ctrl-C cancels it, and a second Ctrl-C stops waiting for what becomes of that."""
-    running = asyncio.current_task()
-    event_loop = asyncio.get_running_loop()
-    asked: list[asyncio.Task[Any]] = []
-
-    def interrupted() -> None:
-        if asked and running is not None:
-            running.cancel()
-        else:
-            note("cancelling the job; Ctrl-C again to leave at once")
-            asked.append(asyncio.ensure_future(job.cancel(why="Ctrl-C")))
-
-    def waits() -> None:
-        if job.state is JobState.QUEUED:
-            note(f"no slot is free for {pipeline!r} yet; job {job.cookie} waits for one")
-
-    event_loop.add_signal_handler(signal.SIGINT, interrupted)
-    told = event_loop.call_later(QUEUED_NOTE_S, waits)
-    try:
-        return await job
-    except asyncio.CancelledError:
-        if asked:
-            raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-        raise
-    except JobCancelled:
-        if asked:
-            note("the job was cancelled")
-            raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-        raise
-    finally:
-        told.cancel()
-        event_loop.remove_signal_handler(signal.SIGINT)
-        await asyncio.gather(*asked, return_exceptions=True)
-
-
-def _tell_result(job: Job, value: Any, *, as_json: bool, detached: bool) -> None:
-    if as_json:
-        emit_json({"cookie": job.cookie, "outcome": "SUBMITTED" if detached else "OK", "result": value})
-    elif detached:
-        emit(str(job.cookie))
-    elif isinstance(value, str):
-        emit(printable_lines(value) if sys.stdout.isatty() else value)
-    elif isinstance(value, bytes) and sys.stdout.isatty():
-        note(f"the result is {len(value)} bytes: redirect stdout to a file to have them")
-    elif isinstance(value, bytes):
-        emit(value, end=False)
-    else:
-        encoded = msgspec.json.encode(value)
-        emit((msgspec.json.format(encoded) if sys.stdout.isatty() else encoded).decode())
-
-
-def _tell_failure(job: Job, error: JobFailed | RequestRefused, *, as_json: bool) -> Exit:
-    refused = isinstance(error, RequestRefused)
-    name = Code(error.code).name
-    message = str(error.args[0]) if error.args else ""
-    if as_json:
-        facts: dict[str, Any] = {"cookie": job.cookie, "refused" if refused else "outcome": name, "error": message}
-        if isinstance(error, JobFailed):
-            facts |= {"type": error.error_type, "stack": error.stack, "may_have_run": error.may_have_run}
-        emit_json(facts)
-    else:
-        kind = error.error_type if isinstance(error, JobFailed) else ""
-        verb = (
-            "the broker refused the job"
-            if refused
-            else "the job was cancelled"
-            if isinstance(error, JobCancelled)
-            else "the job failed"
+    if detach and (following or send_lines):
+        raise click.UsageError(
+            f"--detach does not wait, so it goes without {'--follow' if following else '--send-lines'}; "
+            "see `attach` and `send` for later."
         )
-        note(f"{verb} ({name}): {kind + ': ' if kind else ''}{message}")
-        if isinstance(error, JobFailed) and error.stack:
-            note_lines("\n".join(["stack trace of the worker:", *error.stack]))
-    return code_of(error)
+    if send_lines and file == STDIN:
+        raise click.UsageError("--vars - and --send-lines both read stdin: put the variables into a file.")
+    options = options_of({**said, "follow": following}, detach=detach)
+    asked = _Asked(pipeline, variables(pairs, file), options, following, send_lines, as_json)
+    return loop.run(asked.run(broker, patience_s))
+
+
+class _Asked:
+    """One job, as it was asked for."""
+
+    def __init__(
+        self, pipeline: str, values: dict[str, Any], options: Options, following: bool, send_lines: bool, as_json: bool
+    ) -> None:
+        self.pipeline = pipeline
+        self.values = values
+        self.options = options
+        self.following = following
+        self.send_lines = send_lines
+        self.as_json = as_json
+
+    async def run(self, broker: str, patience_s: float) -> Exit:
+        """Run it, and tell what becomes of it."""
+        async with kept_connection(broker, patience_s, self.options.encoding) as client:
+            try:
+                job = self._submit(client)
+            except (TypeError, ValueError) as error:
+                raise click.UsageError(f"{error}.") from error
+            try:
+                value = await self._outcome(job)
+            except (JobFailed, RequestRefused) as error:
+                return tell_failure(job.cookie, error, as_json=self.as_json)
+            except click.exceptions.Exit as ended:
+                if ended.exit_code == Exit.BROKEN_PIPE and self.options.on_disconnect == "continue":
+                    note(f"job {job.cookie} goes on: reasonchip-broker attach {job.cookie}")
+                raise
+            if not self.options.detach:
+                tell_result(job.cookie, value, as_json=self.as_json)
+            elif self.as_json:
+                emit_json({"cookie": job.cookie, "outcome": "SUBMITTED", "result": None})
+            else:
+                emit(str(job.cookie))
+            return Exit.OK
+
+    def _submit(self, client: Client) -> Job:
+        said = {field.name: getattr(self.options, field.name) for field in fields(Options)}
+        return client.with_options(**said).submit(self.pipeline, self.values)
+
+    async def _outcome(self, job: Job) -> Any:
+        """Wait for the job; Ctrl-C cancels it, and a second Ctrl-C stops waiting for what becomes of that."""
+        running = asyncio.current_task()
+        event_loop = asyncio.get_running_loop()
+        asked: list[asyncio.Task[Any]] = []
+
+        def interrupted() -> None:
+            if asked and running is not None:
+                running.cancel()
+            else:
+                note("cancelling the job; Ctrl-C again to leave at once")
+                asked.append(asyncio.ensure_future(job.cancel(why="Ctrl-C")))
+
+        event_loop.add_signal_handler(signal.SIGINT, interrupted)
+        feeding = asyncio.create_task(_feed(job)) if self.send_lines else None
+        try:
+            async with reason_told(job):
+                if self.following:
+                    await follow(job, as_json=self.as_json)
+                return await job
+        except asyncio.CancelledError:
+            if asked:
+                raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+            raise
+        except JobCancelled:
+            if asked:
+                note("the job was cancelled")
+                raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+            raise
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+            event_loop.remove_signal_handler(signal.SIGINT)
+            await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _feed(job: Job) -> None:
+    """Send the job what stands on stdin, line by line, until either ends."""
+    sender = Sender(job)
+    async with contextlib.aclosing(lines_of_stdin()) as arriving:
+        async for lines in arriving:
+            try:
+                await sender.send([value_of(line) for line in lines])
+            except (TypeError, ValueError, TooLarge) as error:
+                note(f"a line of stdin can't be sent: {error}")
+            except RequestRefused as error:
+                if not job.done():
+                    note(f"the job takes no input: {error}")
+                return

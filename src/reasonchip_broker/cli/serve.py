@@ -136,7 +136,7 @@ async def _serve(settings: Settings, *, exposed: bool, as_json: bool) -> Exit:
             emit(f"ready clients={ready_urls(broker.client_urls)} workers={ready_urls(broker.worker_urls)}")
         await _first(broker.failed.wait(), stops.first.wait())
         if not broker.failed.is_set():
-            await _first(broker.failed.wait(), stops.second.wait(), broker.drain())
+            await _first(broker.failed.wait(), stops.second.wait(), _end(broker))
         if stops.second.is_set():
             logger.warning("stopping at once")
         unfinished = broker.switchboard.jobs
@@ -145,6 +145,12 @@ async def _serve(settings: Settings, *, exposed: bool, as_json: bool) -> Exit:
     if broker.failed.is_set():
         return Exit.BUG
     return Exit.FAILED if unfinished else Exit.OK
+
+
+async def _end(broker: Broker) -> None:
+    """Let running jobs finish and then, if they did, everybody take their outcomes."""
+    if not await broker.drain():
+        await broker.stop(broker.limits.drain_s)
 
 
 class _Stops:

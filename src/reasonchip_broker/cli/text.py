@@ -26,6 +26,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(line.replace("\t", "    ") if line.isprintable() else _keep_tabs(line) for line in text.splitlines())
 
 
+def printable_json(encoded: str) -> str:
+    """JSON that is the same value, with every such character in its texts written as JSON's own escape."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", encoded)
+
+
 def printable_value(value: Any) -> Any:
     """`printable`, for each text inside a value of any depth."""
     if isinstance(value, str):
@@ -35,6 +40,18 @@ def printable_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [printable_value(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float) else printable(str(value))
+
+
+def duration(seconds: float) -> str:
+    """A time for people, in the two units that matter: `350 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`, `4 d 6 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    whole = round(seconds)
+    for unit, name, below, below_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= unit:
+            rest = whole % unit // below
+            return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
 
 
 def _keep_tabs(line: str) -> str:

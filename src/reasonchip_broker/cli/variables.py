@@ -18,11 +18,11 @@ def variables(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}.")
-        found[name] = _value(value)
+        found[name] = value_of(value)
     return found
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """JSON where it is JSON, otherwise the text itself: `3` is a number, `Ada` needs no quotes, and `"3"` is a text."""
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogateescape"))

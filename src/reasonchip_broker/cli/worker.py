@@ -13,11 +13,8 @@ from reasonchip_broker.cli import logs
 from reasonchip_broker.cli.command import Command
 from reasonchip_broker.cli.exits import Exit
 from reasonchip_broker.cli.settings import LOG_FORMATS, LOG_LEVELS
-from reasonchip_broker.limits import WORKER_CAPACITY_MAX
-from reasonchip_broker.protocol.codes import Role
-from reasonchip_broker.transports.endpoints import client_transport
+from reasonchip_broker.limits import SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX
 from reasonchip_broker.worker import Worker
-from reasonchip_broker.worker.pipelines import Runs
 
 
 @click.command(
@@ -28,6 +25,10 @@ from reasonchip_broker.worker.pipelines import Runs
         (
             "reasonchip-broker worker jobs --broker tcp://localhost:51510 --capacity 8",
             "the only Worker there; eight jobs at a time",
+        ),
+        (
+            "reasonchip-broker worker jobs --name gpu-1 --session-grace 20",
+            "a lost connection costs no job, if it is back in 20 s",
         ),
         ("reasonchip-broker worker jobs --processes", "each handler in a process of its own, which may crash or be killed"),
     ],
@@ -46,7 +47,20 @@ from reasonchip_broker.worker.pipelines import Runs
     metavar="N",
     help="How many jobs may run at a time. [default: as the module says]",
 )
-@click.option("--name", metavar="NAME", help="What to call this worker in logs. [default: as the module says]")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="What to call this worker, in logs, in `status` and for `drain`. One worker a name: the newest stays. "
+    "[default: as the module says]",
+)
+@click.option(
+    "--session-grace",
+    "session_grace_s",
+    type=click.FloatRange(0, SESSION_GRACE_S_MAX),
+    metavar="SECONDS",
+    help="If the connection is lost, how long the broker waits for this worker before its jobs are lost. "
+    "[default: as the module says]",
+)
 @click.option("--processes", is_flag=True, help="Run every handler in a process of its own.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="Log from this level on.")
 @click.option(
@@ -57,6 +71,7 @@ def command(
     broker: str | None,
     capacity: int | None,
     name: str | None,
+    session_grace_s: float | None,
     processes: bool,
     log_level: str,
     log_format: str,
@@ -69,8 +84,10 @@ def command(
     """
     # Before the module is imported, so that what it logs meanwhile is seen too.
     logs.configure(log_level, log_format)
-    worker = _adjusted(_load(target), broker, capacity, name, processes)
+    worker = _load(target)
     try:
+        worker.session_grace_s = worker.session_grace_s if session_grace_s is None else session_grace_s
+        worker.configure(url=broker, capacity=capacity, name=name, executor="process" if processes else None)
         worker.run()
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{target} can't be run: {error}.") from error
@@ -116,16 +133,3 @@ def _worker_in(module: ModuleType, attribute: str) -> Worker:
     there = "is nothing" if value is None else f"is a {type(value).__name__}"
     advice = f"there is {', '.join(workers)}" if workers else "there is no Worker in that module"
     raise click.UsageError(f"{module.__name__}:{attribute} {there}, and must be a Worker; {advice}.")
-
-
-def _adjusted(worker: Worker, broker: str | None, capacity: int | None, name: str | None, processes: bool) -> Worker:
-    """The worker, with what the command line says instead of what its module says. Raises EndpointError."""
-    if broker is not None:
-        worker.url = broker
-        worker._transport = client_transport(broker, Role.WORKER)
-    worker.capacity = capacity or worker.capacity
-    worker.name = name or worker.name
-    if processes:
-        for pipeline in worker._pipelines:
-            pipeline.runs = Runs.PROCESS
-    return worker

@@ -11,7 +11,7 @@ import sys
 
 from reasonchip_broker.worker import JobContext, PipelineFailed, Worker
 
-worker = Worker(capacity=8)
+worker = Worker(capacity=16)
 
 
 @worker.pipeline("greet")
@@ -47,6 +47,40 @@ async def cookie(context: JobContext) -> str:
 @worker.pipeline("die")
 def die() -> None:
     os._exit(3)
+
+
+@worker.pipeline("story")
+async def story(context: JobContext, lines: int = 2, end: str = "the end") -> str:
+    for number in range(1, lines + 1):
+        await context.progress(f"line {number}")
+    await context.progress({"lines": lines})
+    return end
+
+
+@worker.pipeline("loud")
+async def loud(context: JobContext) -> None:
+    while True:
+        await context.progress("x" * 1000)
+
+
+@worker.pipeline("agent")
+async def agent(context: JobContext) -> list:
+    got = []
+    await context.progress("ready")
+    async for item in context.inputs():
+        await context.progress({"got": item})
+        got.append(item)
+        if item == "stop":
+            break
+    return got
+
+
+@worker.pipeline("stubborn")
+async def stubborn(context: JobContext, succeeds_at: int) -> int:
+    await context.progress(f"trying for the {context.attempt}. time")
+    if context.attempt < succeeds_at:
+        raise KeyError("not yet")
+    return context.attempt
 
 
 @worker.pipeline("process")

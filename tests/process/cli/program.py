@@ -1,5 +1,6 @@
 """The program as a user runs it, and existing peers as bytes, for tests of processes."""
 
+import contextlib
 import json
 import os
 import select
@@ -8,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -38,15 +40,16 @@ def run(*arguments, cwd=None, text_in=None, **changes):
 class Program:
     """A command that runs until it is told otherwise. Killed at the end of its `with` block, whatever happens."""
 
-    def __init__(self, log, *arguments, cwd=None, preexec_fn=None, **changes):
+    def __init__(self, log, *arguments, cwd=None, preexec_fn=None, stdin=subprocess.DEVNULL, **changes):
         self.log = Path(log)
         with self.log.open("wb") as errors:
             self.process = subprocess.Popen(
                 [*PROGRAM, *map(str, arguments)],
                 cwd=cwd,
                 env=environment(**changes),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
+                bufsize=0,  # Else a line that was read with the one before it would not be seen to be there.
                 stderr=errors,
                 start_new_session=True,
                 preexec_fn=preexec_fn,
@@ -61,12 +64,30 @@ class Program:
         self.process.kill()
         self.process.wait()
         self.output.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def read_line(self):
         """The next line on stdout, however long it takes within reason; empty at the end."""
         ready, _, _ = select.select([self.output], [], [], PATIENCE_S)
         assert ready, self.errors
         return self.output.readline().decode()
+
+    def read_bytes(self, size):
+        """So many bytes of stdout at least, as long as they come."""
+        data = b""
+        while len(data) < size:
+            ready, _, _ = select.select([self.output], [], [], PATIENCE_S)
+            assert ready, (len(data), self.errors)
+            part = os.read(self.output.fileno(), 65536)
+            assert part, (len(data), self.errors)
+            data += part
+        return data
+
+    def write(self, text):
+        """On stdin, if it was started with `stdin=subprocess.PIPE`."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode())
 
     def send(self, number):
         self.process.send_signal(number)
@@ -146,6 +167,53 @@ class JsonPeer:
                 return b""
             data += part
         return data
+
+
+class Relay:
+    """A Unix socket that passes everything on to another address, until its connections are `cut`: the network between the two."""
+
+    def __init__(self, path, url):
+        self.url = f"unix://{path}"
+        self._to = url
+        self._pairs: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def cut(self):
+        """End every connection, without a word."""
+        pairs, self._pairs = self._pairs, []
+        for end in pairs:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self):
+        host, _, port = self._to.removeprefix("tcp://").rpartition(":")
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((host.strip("[]"), int(port)), PATIENCE_S)
+                self._pairs += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+        one.close()
 
 
 def wait_until(condition):

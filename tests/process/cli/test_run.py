@@ -1,12 +1,22 @@
 import json
 import os
 import pty
+import subprocess
 import uuid
 
 import pytest
 
 from reasonchip_broker.cli.exits import Exit
-from tests.process.cli.program import JsonPeer, Program, interrupt, run, wait_until
+from tests.process.cli.program import (
+    PROGRAM,
+    Broker,
+    JsonPeer,
+    Program,
+    environment,
+    interrupt,
+    run,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("worker")]
 
@@ -26,8 +36,8 @@ def start_job(broker, tmp_path):
     """`run` that is not waited for."""
     started: list[Program] = []
 
-    def start_job(*arguments):
-        program = Program(tmp_path / f"log{len(started)}", "run", *arguments, "--broker", broker.clients[0])
+    def start_job(*arguments, **others):
+        program = Program(tmp_path / f"log{len(started)}", "run", *arguments, "--broker", broker.clients[0], **others)
         started.append(program)
         return program
 
@@ -102,8 +112,9 @@ def test_a_deadline_ends_the_job(run_job):
 
 
 def test_whoever_waits_in_line_is_told_what_for(start_job, broker):
-    program = start_job("served.by.nobody")
-    wait_until(lambda: "no slot is free for 'served.by.nobody' yet; job " in program.errors)
+    cookie = uuid.uuid4()
+    program = start_job("served.by.nobody", "--cookie", cookie)
+    wait_until(lambda: program.errors == f"job {cookie} waits: no connected worker serves this pipeline\n")
     interrupt(program)
     assert program.wait() == Exit.INTERRUPTED
 
@@ -147,18 +158,6 @@ def test_without_a_broker_it_is_one_line(tmp_path):
         assert url in done.stderr
 
 
-def test_a_broker_that_goes_away_is_one_line_too(tmp_path):
-    from tests.process.cli.program import Broker
-
-    with Broker(tmp_path / "log", "--log-level", "debug") as broker:
-        program = Program(tmp_path / "run", "run", "served.by.nobody", "--broker", broker.clients[0])
-        with program:
-            broker.wait_for_event("route queued")
-            broker.process.kill()
-            assert program.wait() == 1
-            assert program.errors.splitlines()[-1].startswith("the job failed (BROKER_WENT_AWAY)")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -166,6 +165,10 @@ def test_a_broker_that_goes_away_is_one_line_too(tmp_path):
         ["greet", "--vars", "/nowhere"],
         ["greet", "--timeout", "-1"],
         ["greet", "--cookie", "x"],
+        ["greet", "--detach", "--follow"],
+        ["greet", "--detach", "--send-lines"],
+        ["greet", "--vars", "-", "--send-lines"],
+        ["greet", "--retry-on", "KeyError"],
         ["bad\nname"],
         ["greet", "--broker", "http://localhost"],
     ],
@@ -195,12 +198,139 @@ def test_an_existing_worker_can_serve_it(run_job, broker):
 
 def test_on_a_terminal_a_result_can_not_move_the_cursor(broker):
     ours, theirs = pty.openpty()
-    import subprocess
-
-    from tests.process.cli.program import PROGRAM, environment
-
     command = [*PROGRAM, "run", "give", "--set", "value=a\x1b[2Jb", "--broker", broker.clients[0]]
     subprocess.run(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment(), timeout=30, check=True)
     os.close(theirs)
     assert os.read(ours, 1000) == b"a\\x1b[2Jb\r\n"
     os.close(ours)
+
+
+def test_progress_is_printed_as_it_comes_and_then_the_result(run_job):
+    done = run_job("story", "--follow")
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'line 1\nline 2\n{"lines":2}\nthe end\n', "")
+
+
+def test_it_is_there_before_the_job_is_over(start_job):
+    program = start_job("agent", "--follow")
+    assert program.read_line() == "ready\n"
+    interrupt(program)
+    assert program.wait() == 130
+
+
+def test_progress_as_json_has_numbers(run_job):
+    lines = [json.loads(line) for line in run_job("story", "--follow", "--json").stdout.splitlines()]
+    assert lines[:3] == [
+        {"progress": 1, "attempt": 1, "value": "line 1"},
+        {"progress": 2, "attempt": 1, "value": "line 2"},
+        {"progress": 3, "attempt": 1, "value": {"lines": 2}},
+    ]
+    assert (lines[3]["outcome"], lines[3]["result"]) == ("OK", "the end")
+    assert len(lines) == 4
+
+
+def test_all_of_a_long_story_comes(run_job):
+    lines = run_job("story", "--set", "lines=3000", "--follow").stdout.splitlines()
+    assert lines == [*(f"line {number}" for number in range(1, 3001)), '{"lines":3000}', "the end"]
+
+
+def test_a_job_is_tried_again_as_often_as_is_said(run_job):
+    options = ("--follow", "--attempts", "3", "--retry-on", "KeyError", "--backoff", "0")
+    done = run_job("stubborn", "--set", "succeeds_at=2", *options)
+    assert (done.returncode, done.stdout) == (0, "trying for the 1. time\ntrying for the 2. time\n2\n")
+    assert done.stderr == "attempt 2:\n"
+    failed = run_job("stubborn", "--set", "succeeds_at=9", *options[1:])
+    assert failed.returncode == 1
+    assert [line.partition(" on ")[0] for line in failed.stderr.splitlines()[1:4]] == ["attempt 1", "attempt 2", "attempt 3"]
+    assert json.loads(run_job("stubborn", "--set", "succeeds_at=9", "--json").stdout)["history"] == []
+
+
+def test_limits_of_a_job_end_it(run_job):
+    waited = run_job("served.by.nobody", "--queue-limit", "0.1")
+    assert (waited.returncode, "QUEUE_TIMEOUT" in waited.stderr) == (1, True)
+    ran = run_job("wait", "--run-limit", "0.1")
+    assert (ran.returncode, "DEADLINE_EXCEEDED" in ran.stderr) == (1, True)
+
+
+def test_a_job_ends_with_its_client_where_that_is_said(start_job, broker):
+    cookie = uuid.uuid4()
+    program = start_job("wait", "--on-disconnect", "cancel", "--cookie", cookie)
+    broker.wait_for_event("route dispatched", cookie=cookie.hex)
+    program.process.kill()
+    assert broker.wait_for_event("route over", cookie=cookie.hex)["code"] == "CANCELLED"
+
+
+def test_lines_of_stdin_reach_the_job_while_it_runs(start_job):
+    program = start_job("agent", "--follow", "--send-lines", stdin=subprocess.PIPE)
+    assert program.read_line() == "ready\n"
+    program.write('yes\n{"n": 1}\n')
+    assert [program.read_line(), program.read_line()] == ['{"got":"yes"}\n', '{"got":{"n":1}}\n']
+    program.write("\nstop\n")
+    assert program.read_line() == '{"got":"stop"}\n'
+    # Its own stdin is still open, and it does not wait for that.
+    assert (program.read_line(), program.wait(), program.errors) == ('["yes",{"n":1},"stop"]\n', 0, "")
+
+
+def test_a_file_for_stdin_will_do(start_job, tmp_path):
+    (tmp_path / "lines").write_text("\n".join([*map(str, range(500)), "stop"]))
+    with (tmp_path / "lines").open("rb") as lines:
+        program = start_job("agent", "--send-lines", stdin=lines)
+        assert json.loads(program.read_line()) == [*range(500), "stop"]
+        assert program.wait() == 0
+
+
+def test_the_end_of_stdin_ends_no_job(run_job):
+    done = run_job("agent", "--send-lines", "--timeout", "0.3", text_in="yes\n")
+    assert (done.returncode, "DEADLINE_EXCEEDED" in done.stderr) == (1, True)
+
+
+def test_an_existing_worker_takes_no_input_and_that_is_told(start_job, broker):
+    with JsonPeer(broker.workers[0]) as existing:
+        existing.send("REGISTER", capacity=1)
+        broker.wait_for_event("worker registered", capacity=1)
+        program = start_job("existing.takes.no.input", "--send-lines", stdin=subprocess.PIPE)
+        packet = existing.receive()
+        program.write("yes\n")
+        wait_until(lambda: "the job takes no input: the job's worker takes no input" in program.errors)
+        existing.send("RESULT", cookie=packet["cookie"], rc="OK", result="1")
+        assert (program.read_line(), program.wait()) == ("1\n", 0)
+
+
+def test_a_reader_that_stalls_costs_no_connection(tmp_path, folder):
+    """As when a pager shows the first page: nobody takes what is printed, and the broker hears from the command all the same."""
+    limits = ("--limit", "heartbeat_s=0.1", "--limit", "lease_s=0.4")
+    with Broker(tmp_path / "broker", "--log-level", "debug", *limits) as broker:
+        with (
+            Program(tmp_path / "worker", "worker", "jobs", "--broker", broker.workers[0], cwd=folder),
+            Program(tmp_path / "run", "run", "loud", "--follow", "--patience", "0", "--broker", broker.clients[0]) as program,
+        ):
+            assert program.read_line()
+            # Three leases, as the broker counts them.
+            assert run("run", "wait", "--timeout", "1.2", "--broker", broker.clients[0]).returncode == 1
+            assert program.process.poll() is None
+            interrupt(program)
+            program.output.read()
+            assert program.wait() == 130
+        assert "HEARTBEAT_TIMEOUT" not in broker.errors
+
+
+def test_a_reader_that_is_gone_ends_the_command_and_the_job_goes_on(start_job, broker):
+    cookie = uuid.uuid4()
+    program = start_job("loud", "--follow", "--cookie", cookie)
+    assert program.read_line()
+    program.output.close()
+    assert program.wait() == 141
+    assert program.errors == f"job {cookie} goes on: reasonchip-broker attach {cookie}\n"
+    assert run("cancel", cookie, "--broker", broker.clients[0]).stdout == "cancelling\n"
+
+
+def test_on_a_terminal_progress_can_not_move_the_cursor(broker):
+    ours, theirs = pty.openpty()
+    command = [*PROGRAM, "run", "agent", "--follow", "--send-lines", "--broker", broker.clients[0]]
+    subprocess.run(
+        command, stdout=theirs, input='\x1b[2J\n["\x9b"]\nstop\n'.encode(), env=environment(), timeout=30, check=True
+    )
+    os.close(theirs)
+    shown = os.read(ours, 4000).decode()
+    os.close(ours)
+    assert shown.replace("\r\n", "").isprintable()
+    assert '{"got":"\\u001b[2J"}' in shown

@@ -164,6 +164,36 @@ def test_drop_in_is_where_existing_peers_look(tmp_path):
             assert broker.wait() == 0
 
 
+@contextlib.contextmanager
+def greeted(tmp_path, folder, names, *options):
+    """A broker that keeps the outcomes of jobs that nobody waited for: their cookies."""
+    with (
+        Broker(tmp_path / "log", "--log-level", "debug", *options) as broker,
+        Program(tmp_path / "worker", "worker", "jobs", "--broker", broker.workers[0], cwd=folder),
+    ):
+        cookies = [uuid.uuid4() for _ in names]
+        for cookie, name in zip(cookies, names, strict=True):
+            told = ("--set", f"name={name}", "--cookie", cookie, "--detach", "--broker", broker.clients[0])
+            assert run("run", "greet", *told).returncode == 0
+            broker.wait_for_event("route over", cookie=cookie.hex)
+        yield broker, cookies
+
+
+def test_the_log_says_how_many_outcomes_were_lost(tmp_path, folder):
+    with greeted(tmp_path, folder, ["Ada", "Zoë"]) as (broker, cookies):
+        assert run("attach", cookies[0], "--broker", broker.clients[0]).stdout == "Hello, Ada!\n"
+        broker.send(signal.SIGTERM)
+        assert broker.wait() == 0
+        assert broker.events[-1]["event"] == "broker stopped"
+        assert broker.events[-1]["outcomes_lost"] == 1
+
+
+def test_the_limits_of_what_is_kept_are_in_force(tmp_path, folder):
+    with greeted(tmp_path, folder, ["Ada", "Zoë"], "--limit", "outcomes_max=1") as (broker, cookies):
+        assert run("attach", cookies[0], "--broker", broker.clients[0]).returncode == 4
+        assert run("attach", cookies[1], "--broker", broker.clients[0]).stdout == "Hello, Zoë!\n"
+
+
 def test_jobs_of_existing_clients_wait_where_that_is_asked_for(tmp_path):
     with Broker(tmp_path / "log", "--json-queue") as broker, JsonPeer(broker.clients[0]) as client:
         client.send("RUN", cookie=str(uuid.uuid4()), pipeline="p", variables="{}")

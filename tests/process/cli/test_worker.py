@@ -1,10 +1,13 @@
 import signal
+import uuid
 
 import pytest
 
-from tests.process.cli.program import Program, run, wait_until
+from tests.process.cli.program import Broker, Program, Relay, run, wait_until
 
 pytestmark = pytest.mark.process
+
+COOKIE = uuid.uuid4()
 
 
 @pytest.fixture
@@ -33,7 +36,31 @@ def test_flags_win_over_what_the_module_says(start_worker, broker):
 
 def test_the_module_says_the_rest(start_worker, broker):
     start_worker("jobs", "--name", "plain")
-    assert broker.wait_for_event("worker registered", name="plain")["capacity"] == 8
+    assert broker.wait_for_event("worker registered", name="plain")["capacity"] == 16
+
+
+def test_with_a_session_a_lost_connection_costs_no_job(start_worker, tmp_path, folder):
+    with (
+        Broker(tmp_path / "broker", "--log-level", "debug") as broker,
+        Relay(tmp_path / "relay.sock", broker.workers[0]) as relay,
+        Program(
+            tmp_path / "worker", "worker", "jobs", "--broker", relay.url, "--name", "back", "--session-grace", "30", cwd=folder
+        ),
+        Program(tmp_path / "run", "run", "agent", "--cookie", COOKIE, "--broker", broker.clients[0]) as job,
+    ):
+        broker.wait_for_event("route dispatched", cookie=COOKIE.hex)
+        relay.cut()
+        wait_until(lambda: len([event for event in broker.events if event["event"] == "worker registered"]) == 2)
+        assert run("send", COOKIE, "stop", "--broker", broker.clients[0]).returncode == 0
+        assert (job.wait(), job.read_line()) == (0, '["stop"]\n')
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--session-grace", "61"], ["--session-grace", "-1"], ["--name", "a\nb"], ["--name", ""]]
+)
+def test_what_no_broker_takes_is_one_line(folder, arguments):
+    done = run("worker", "jobs", *arguments, cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
 def test_a_file_will_do_for_a_module(start_worker, broker, folder, tmp_path):
@@ -50,8 +77,6 @@ def test_sigterm_ends_it_in_order(start_worker, broker):
 
 
 def test_it_comes_back_when_the_broker_does(start_worker, tmp_path, folder):
-    from tests.process.cli.program import Broker
-
     addresses = ("--clients", "tcp://127.0.0.1:0", "--workers", f"unix://{tmp_path}/w.sock")
     options = ("--broker", f"unix://{tmp_path}/w.sock", "--log-format", "json")
     with Program(tmp_path / "worker", "worker", "jobs", *options, cwd=folder):

@@ -1,9 +1,11 @@
+import json
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonchip_broker.cli.text import printable, printable_lines, printable_value
+from reasonchip_broker.cli.text import duration, printable, printable_json, printable_lines, printable_value
 
 
 def test_plain_text_stays_as_it_is():
@@ -26,6 +28,13 @@ def test_row_28_whatever_the_text_it_prints_as_one_line_without_controls(text):
     assert not [character for character in shown if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")]
 
 
+@given(st.text())
+def test_json_stays_the_same_value_and_moves_no_cursor(text):
+    shown = printable_json(json.dumps(text, ensure_ascii=False))
+    assert json.loads(shown) == text
+    assert not [character for character in shown if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")]
+
+
 def test_lines_are_kept_where_text_is_meant_to_have_them():
     assert printable_lines("a\tb\n\x1b[31mc\r\nd\n") == "a    b\n\\x1b[31mc\nd"
 
@@ -33,3 +42,20 @@ def test_lines_are_kept_where_text_is_meant_to_have_them():
 def test_values_are_escaped_at_any_depth_and_stay_what_they_are_otherwise():
     value = {"a\n": ["\x1b", ("x\r", 1, 2.5, None, True)], "b": b"\x1b"}
     assert printable_value(value) == {"a\\n": ["\\x1b", ["x\\r", 1, 2.5, None, True]], "b": "b'\\x1b'"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.35, "350 ms"),
+        (1.25, "1.2 s"),
+        (59.6, "1 min"),
+        (125, "2 min 5 s"),
+        (3600, "1 h"),
+        (7860, "2 h 11 min"),
+        (367_200, "4 d 6 h"),
+    ],
+)
+def test_a_time_has_the_two_units_that_matter(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,90 @@
+"""Input for a running job: from arguments, and from the lines of stdin."""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from reasonchip_broker.client import Job
+from reasonchip_broker.errors import ConnectError, ConnectionLost
+
+READ_BYTES = 64 * 1024
+LINE_BYTES_MAX = 64 * 1024 * 1024
+"""A longer line is more than any frame holds: it is cut, and the broker's refusal of the parts is told."""
+
+CONFIRM_S = 0.1
+"""How often it is looked whether the broker has room for what it had no room for."""
+
+STDIN = 0
+
+
+class Sender:
+    """Sends items to a job, and sees to it that the broker took them. `before` is how many inputs the job has had."""
+
+    def __init__(self, job: Job, before: int = 0) -> None:
+        self._job = job
+        self._expected = before
+
+    async def send(self, items: Sequence[Any]) -> bool:
+        """Send items, and wait until the broker has them. Returns False if the job was over before it was known that it has.
+
+        Waits while the job has as many as it may have ahead of it, and while there is no connection. Raises what `Job.send` does.
+        """
+        job = self._job
+        for item in items:
+            await job.send(item)
+            self._expected += 1
+        while not job.done():
+            try:
+                # It is answered after all that was sent before it.
+                status = await job.status()
+            except (ConnectError, ConnectionLost):
+                await asyncio.sleep(CONFIRM_S)
+                continue
+            if job._inputs is not None and job._inputs.error is not None and not job.done():
+                raise job._inputs.error
+            if status.inputs >= self._expected:
+                return True
+            if status.is_over:
+                return False
+            await asyncio.sleep(CONFIRM_S)
+        return False
+
+
+async def lines_of_stdin() -> AsyncGenerator[list[str], None]:
+    """The lines of stdin as they come, those that came together in one list; without their ends, and without empty ones.
+
+    A thread reads, past Python's buffers, and only when the last lines were taken. Nobody waits for it: it may wait for a line when the
+    command ends. (An event loop would make a terminal non-blocking, for whoever else has it too.)
+    """
+    loop = asyncio.get_running_loop()
+    asked = threading.Semaphore(0)
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def read() -> None:
+        data: bytes | None = b""
+        while data is not None:
+            asked.acquire()
+            try:
+                data = os.read(STDIN, READ_BYTES) or None
+            except OSError:
+                data = None
+            try:
+                loop.call_soon_threadsafe(queue.put_nowait, data)
+            except RuntimeError:
+                return  # The loop is closed: the command has ended meanwhile.
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    rest = b""
+    while True:
+        asked.release()
+        data = await queue.get()
+        whole, _, rest = (rest + data).rpartition(b"\n") if data is not None else (rest, b"", b"")
+        if len(rest) > LINE_BYTES_MAX:
+            whole, rest = rest, b""
+        lines = [line.decode("utf-8", "replace").rstrip("\r") for line in whole.split(b"\n")]
+        if lines := [line for line in lines if line]:
+            yield lines
+        if data is None:
+            return

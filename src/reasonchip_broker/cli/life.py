@@ -1,0 +1,114 @@
+"""Options for the whole life of a job: how often it is tried, for how long, and what outlives whom."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from reasonchip_broker.cli.command import SECONDS_MAX, Seconds
+from reasonchip_broker.client import Options
+from reasonchip_broker.limits import ATTEMPTS_MAX
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+POLICIES = ("continue", "cancel")
+
+
+class DisconnectPolicy(click.ParamType[str | float]):
+    """What becomes of a job whose client is gone: a word, or seconds."""
+
+    name = "policy"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | float:
+        """The policy as the client library takes it. Fails for what is none."""
+        if value in POLICIES:
+            return str(value)
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= SECONDS_MAX:
+            self.fail(f"{value!r} is none of continue, cancel, and a number of seconds.", param, ctx)
+        return seconds
+
+
+_OPTIONS = (
+    click.option("--timeout", type=Seconds(), metavar="SECONDS", help="End the job if it is not over by then, wherever it is."),
+    click.option(
+        "--queue-limit",
+        type=Seconds(),
+        metavar="SECONDS",
+        help="End it if it waits for a slot for longer than that.",
+    ),
+    click.option(
+        "--run-limit",
+        type=Seconds(),
+        metavar="SECONDS",
+        help="End it if an attempt runs for longer, unless its handler asks for more.",
+    ),
+    click.option(
+        "--attempts",
+        type=click.IntRange(1, ATTEMPTS_MAX),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Try it so often, when its worker is lost. It may then run more than once.",
+    ),
+    click.option(
+        "--backoff",
+        type=Seconds(zero=True),
+        metavar="SECONDS",
+        help="Before the second attempt; twice as long before each further one. [default: 0.5]",
+    ),
+    click.option(
+        "--retry-on",
+        multiple=True,
+        metavar="NAME",
+        help="Also when its handler raises this exception; * is any. May be repeated.",
+    ),
+    click.option(
+        "--on-disconnect",
+        type=DisconnectPolicy(),
+        default="continue",
+        show_default=True,
+        metavar="POLICY",
+        help="If this client is gone: continue, cancel, or cancel after so many seconds unless somebody attaches.",
+    ),
+    click.option(
+        "--retention",
+        type=Seconds(zero=True),
+        metavar="SECONDS",
+        help="How long its outcome can be fetched if nobody was there. [default: as the broker has it]",
+    ),
+    click.option("--batch", type=click.UUID, metavar="UUID", help="The batch that it is a part of, for `cancel --batch`."),
+    click.option("--parent", type=click.UUID, metavar="COOKIE", help="The running job that it is a part of, and ends with."),
+)
+
+_NAMES = {
+    "timeout": "deadline_s",
+    "queue_limit": "queue_limit_s",
+    "run_limit": "run_limit_s",
+    "backoff": "backoff_s",
+    "retention": "retention_s",
+}
+
+
+def life_options(function: Decorated) -> Decorated:
+    """All of these options."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def options_of(said: dict[str, Any], *, detach: bool) -> Options:
+    """The client's options for what was said on the command line. Raises click.UsageError for what makes no sense together."""
+    if said["attempts"] == 1 and (said["retry_on"] or said["backoff"] is not None):
+        option = "--retry-on" if said["retry_on"] else "--backoff"
+        raise click.UsageError(f"{option} is for jobs that may be tried again: say --attempts 2, or more.")
+    if detach and said["on_disconnect"] in ("cancel", 0.0):
+        raise click.UsageError("--detach leaves the job alone, and --on-disconnect cancel would cancel it for that.")
+    wanted = {_NAMES.get(name, name): value for name, value in said.items() if value is not None}
+    try:
+        return Options(**wanted, detach=detach)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"{error}.") from error

@@ -1,0 +1,89 @@
+from uuid import UUID
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from reasonchip_broker.cli.life import life_options, options_of
+from reasonchip_broker.client import Options
+
+
+def parsed(*arguments, detach=False):
+    """The options of a command line. Raises click.UsageError."""
+
+    @click.command()
+    @life_options
+    def command(**said):
+        return options_of(said, detach=detach)
+
+    return command.main(list(arguments), standalone_mode=False)
+
+
+def test_nothing_said_is_a_plain_job():
+    assert parsed() == Options()
+
+
+def test_each_option_arrives_where_it_belongs():
+    arguments = (
+        "--timeout 60 --queue-limit 5 --run-limit 30 --attempts 3 --backoff 0 --retry-on KeyError --retry-on a.B "
+        "--on-disconnect 2.5 --retention 0 --batch 00000000-0000-0000-0000-000000000001 "
+        "--parent 00000000-0000-0000-0000-000000000002"
+    )
+    assert parsed(*arguments.split()) == Options(
+        deadline_s=60.0,
+        queue_limit_s=5.0,
+        run_limit_s=30.0,
+        attempts=3,
+        backoff_s=0.0,
+        retry_on=("KeyError", "a.B"),
+        on_disconnect=2.5,
+        retention_s=0.0,
+        batch=UUID(int=1),
+        parent=UUID(int=2),
+    )
+
+
+@pytest.mark.parametrize("policy", ["continue", "cancel"])
+def test_a_policy_is_a_word_too(policy):
+    assert parsed("--on-disconnect", policy).on_disconnect == policy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--on-disconnect", "perhaps"], "none of continue, cancel, and a number of seconds"),
+        (["--on-disconnect", "-1"], "none of continue"),
+        (["--on-disconnect", "nan"], "none of continue"),
+        (["--retry-on", "KeyError"], "--attempts 2"),
+        (["--backoff", "1"], "--attempts 2"),
+        (["--attempts", "3", *["--retry-on", "E"] * 33], "at most 32 names"),
+        (["--attempts", "21"], "range"),
+        (["--attempts", "0"], "range"),
+        (["--run-limit", "0"], "seconds over 0"),
+        (["--retention", "-1"], "seconds from 0"),
+        (["--queue-limit", "1e9"], "up to 4294967"),
+        (["--queue-limit", "nan"], "seconds over 0"),
+        (["--timeout", "soon"], "'soon' is no number of seconds"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, sentence):
+    with pytest.raises(click.UsageError, match=sentence):
+        parsed(*arguments)
+
+
+@pytest.mark.parametrize("policy", ["cancel", "0"])
+def test_a_job_that_is_left_alone_can_not_be_cancelled_for_that(policy):
+    with pytest.raises(click.UsageError, match="--detach"):
+        parsed("--on-disconnect", policy, detach=True)
+    assert parsed("--on-disconnect", "60", detach=True).on_disconnect == 60
+
+
+def test_they_stand_in_the_help_in_their_order():
+    @click.command()
+    @life_options
+    def command(**said):
+        pass
+
+    shown = CliRunner().invoke(command, ["--help"]).output
+    places = [shown.index(option) for option in ("--timeout", "--attempts", "--on-disconnect", "--batch", "--parent")]
+    assert places == sorted(places)

@@ -9,14 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.codes import Code, PacketType
+from reasonchip_broker.protocol.frames import PREFACE
+from tests import attentive
 from tests.process.row_broker import unserved_s
-from tests.raw_peers import RawClient, RawWorker, connect, hang_up
+from tests.raw_peers import RawClient, RawPeer, RawWorker, connect, hang_up
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -45,6 +51,7 @@ class BrokerProcess:
         self._process = process
         self.clients: list[str] = []
         self.workers: list[str] = []
+        self.is_killed = False
 
     @property
     def pid(self) -> int:
@@ -115,6 +122,13 @@ class BrokerProcess:
         if self._process.returncode is None:
             self._process.kill()
 
+    async def killed(self) -> float:
+        """kill -9; returns when it was dead, its sockets closed by the kernel, on the monotonic clock."""
+        self.is_killed = True
+        self._process.kill()
+        await attentive.gone(self.pid, ANSWER_S)
+        return time.monotonic()
+
 
 @asynccontextmanager
 async def broker_process(
@@ -151,8 +165,9 @@ async def broker_process(
     try:
         await broker.ready()
         yield broker
-        said = await broker.stop()
-        assert not quiet or not said, said[:5000]
+        if not broker.is_killed:
+            said = await broker.stop()
+            assert not quiet or not said, said[:5000]
     finally:
         broker.kill()
         await buried(process)
@@ -236,6 +251,122 @@ async def nursery() -> AsyncIterator[Nursery]:
         await buried(process)
 
 
+class NamedWorker(RawWorker):
+    """A worker with a name, whose jobs wait `grace_s` for it to come back as the same process (`instance`)."""
+
+    def __init__(self, name: str, instance: bytes, grace_s: int = 0, **more: Any) -> None:
+        super().__init__(**more)
+        self._who = schemas.HelloMeta(sw="raw", v="1", name=name, inst=instance, grace=grace_s)
+        self.confirmed: list[tuple[bytes, int]] = []
+        """What the broker says that it still holds."""
+
+    def say_hello(self, capacity: int, *serves: str, held: Sequence[tuple[bytes, int]] = ()) -> None:
+        """Greet and register in one go, without waiting for anything."""
+        meta = schemas.RegisterMeta(cap=capacity, serves=list(serves), held=list(held))
+        self.send(PREFACE, packets.hello(self._who), packets.register(meta))
+
+    async def begin(self, capacity: int, *serves: str, held: Sequence[tuple[bytes, int]] = ()) -> None:
+        """Greet and register, with what it holds."""
+        self.say_hello(capacity, *serves, held=held)
+        answer = await self.kind(PacketType.REPLY)
+        assert answer.code == Code.OK, Code(answer.code).name
+        self.confirmed = [(cookie, attempt) for cookie, attempt in schemas.reply_meta(answer.meta).held]
+
+
+class PeerProcess:
+    """A peer in a process of its own: `python -m tests.process.NAME JSON`, which says one JSON object a line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def says(self) -> Any:
+        """What it says next."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(ANSWER_S):
+            line = await self._process.stdout.readline()
+        assert line, f"a peer's process ended with {await self._process.wait()}"
+        return json.loads(line)
+
+    def tell(self, what: str) -> None:
+        """Give it a line to do."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(what.encode() + b"\n")
+
+    def stop(self) -> None:
+        """SIGSTOP; returns when it does nothing any more."""
+        freeze(self.pid)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    async def killed(self) -> None:
+        """kill -9, and wait until it is dead."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await buried(self._process)
+
+
+@asynccontextmanager
+async def peer_process(module: str, /, **settings: Any) -> AsyncIterator[PeerProcess]:
+    """A peer's process at work; it is killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        f"tests.process.{module}",
+        json.dumps(settings),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 24,
+        cwd=ROOT,
+    )
+    peer = PeerProcess(process)
+    try:
+        yield peer
+    finally:
+        await peer.killed()
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP a process; returns when it does nothing any more."""
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+
+
+async def lasts(seconds: float) -> None:
+    """Let a fault last for so long. Nothing is waited for with this: how long a process stands still is the fault itself."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    loop.call_later(seconds, over.set_result, None)
+    await over
+
+
+async def is_lost(peer: RawPeer) -> None:
+    """Wait until a peer has learnt that its connection has ended."""
+    await peer.until(lambda: peer.is_lost, "a connection did not end")
+
+
+def own_address(port: int = 0) -> str:
+    """A loopback address that nobody else's connections come from, so that a port of it can be listened at again."""
+    pid = os.getpid()
+    return f"tcp://127.{64 + (pid >> 14) % 64}.{(pid >> 7) % 128}.{1 + pid % 128}:{port}"
+
+
+def effects_of(path: Path) -> Counter[bytes]:
+    """How often each job was begun, by the lines that workers have written: a cookie and an attempt each."""
+    return Counter(bytes.fromhex(line.split()[0]) for line in path.read_text().splitlines())
+
+
+def outcomes_of(*clients: RawClient) -> Counter[bytes]:
+    """How many RESULTs were heard of each job."""
+    return Counter(frame[1] for client in clients for frame in client.frames if frame[0] == PacketType.RESULT)
+
+
 async def buried(process: asyncio.subprocess.Process) -> None:
     """Wait for the end of a process that was killed, of all that hold its pipes, and of the pipes: one that is open when the loop is
     closed is found in the middle of some other test."""
@@ -273,11 +404,13 @@ def percentile(values: list[float], share: float) -> float:
 class ServeProcess:
     """`reasonchip-broker serve`, as anybody runs it. Its log goes to a file."""
 
-    def __init__(self, log: Path, *arguments: str) -> None:
+    def __init__(self, log: Path, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self.log = log
         with log.open("wb") as sink:
             command = [sys.executable, "-m", "reasonchip_broker", "serve", *arguments]
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, cwd=ROOT)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=sink, cwd=ROOT, env={**os.environ, **environment}
+            )
         assert self._process.stdout is not None
         ready = dict(word.partition("=")[::2] for word in self._process.stdout.readline().decode().split()[1:])
         assert ready, log.read_text()
@@ -295,10 +428,18 @@ class ServeProcess:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+    def ended(self) -> int:
+        """Wait for its end; returns its exit code."""
+        return self._process.wait(ANSWER_S)
+
     def stop(self) -> str:
         """SIGTERM; returns what it logged."""
-        self._process.terminate()
-        code = self._process.wait(ANSWER_S)
+        self.terminate()
+        code = self.ended()
         assert code == 0, f"serve ended with {code}: {self.log.read_text()[-2000:]}"
         return self.log.read_text()
 

@@ -32,8 +32,7 @@ async def stuck_client(broker: BrokerProcess, jobs: int) -> RawClient:
     client = await broker.client()
     finished = (await broker.state())["counters"]["finished"]
     client.live.pause_reading()
-    for _ in range(jobs):
-        client.run("large")
+    client.run_all("large", jobs)
     await broker.becomes(lambda state: state["counters"]["finished"] >= finished + jobs, "the jobs did not end")
     return client
 
@@ -79,7 +78,8 @@ async def test_row_19_a_peer_that_never_reads_does_not_slow_anybody_down(
 async def test_row_19_what_waits_for_a_peer_that_never_reads_is_bounded() -> None:
     """Results of 128 MiB for one that reads none of them: it is let go at the hard cap, and the memory with it."""
     limits = Limits()
-    async with broker_process() as broker:
+    # Results that are kept until they are acknowledged have a bound of their own.
+    async with broker_process(outcomes_bytes_max=MIB, client_outcomes_bytes_max=MIB) as broker:
         worker = await broker.worker(100, "large", works=large)
         other = await broker.client()
         await other.outcome(other.run("large"))

@@ -6,6 +6,7 @@ so that a REPLY finds who asked; what it says of a RUN or an INPUT finds its job
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -67,7 +68,7 @@ class Wire(Protocol):
         """Write what is queued, as far as it goes."""
 
 
-class Dialogue:
+class Dialogue(ABC):
     """Jobs and requests on the present connection, if there is one."""
 
     def __init__(self, url: str) -> None:
@@ -94,17 +95,17 @@ class Dialogue:
 
     # For Exchange to say
 
+    @abstractmethod
     def _objection(self, job: Job, left_ms: int) -> ReasonChipError | None:
         """Why a job can't be sent, if it can't."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _meta_again(self, job: Job) -> bytes:
         """The meta of a RUN that is sent again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _unknown(self) -> ReasonChipError:
         """The error of a job of which nobody can say what became of it."""
-        raise NotImplementedError
 
     def takes(self, frame: Frame) -> bool:
         """Whether a frame is about what this exchange has under way. A worker's connection carries its own jobs' frames too."""
@@ -161,9 +162,9 @@ class Dialogue:
         finally:
             self._requests.pop(key, None)
 
+    @abstractmethod
     def _present(self) -> Wire:
         """The connection. Raises ConnectError if there is none."""
-        raise NotImplementedError
 
     def _next_number(self) -> int:
         self._number = self._number % NUMBER_MAX + 1

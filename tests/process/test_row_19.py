@@ -9,7 +9,7 @@ from reasonchip_broker.limits import KIB, MIB, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import ENCODING_BYTES, Code, PacketType
 from reasonchip_broker.protocol.frames import Frame
-from tests.process.rows import BrokerProcess, broker_process, percentile
+from tests.process.rows import BrokerProcess, broker_process, p99_of, percentile
 from tests.raw_peers import RawClient
 
 pytestmark = pytest.mark.process
@@ -18,8 +18,6 @@ RESULT_BYTES = 64 * KIB
 PAIRS = 20
 SURE = 16
 """Of 20 pairs so many would be above the median by chance in 0.6% of all runs: then it is no chance."""
-
-ECHOES = 300
 
 
 def large(frame: Frame) -> bytes:
@@ -35,19 +33,6 @@ async def stuck_client(broker: BrokerProcess, jobs: int) -> RawClient:
     client.run_all("large", jobs)
     await broker.becomes(lambda state: state["counters"]["finished"] >= finished + jobs, "the jobs did not end")
     return client
-
-
-async def p99_of(client: RawClient) -> float:
-    """The p99 of a job's round trip, in seconds."""
-    loop = asyncio.get_running_loop()
-    taken = []
-    for _ in range(ECHOES):
-        began = loop.time()
-        await client.echo()
-        taken.append(loop.time() - began)
-    client.frames.clear()
-    client.heard.clear()
-    return percentile(taken, 0.99)
 
 
 async def test_row_19_a_peer_that_never_reads_does_not_slow_anybody_down(

@@ -9,9 +9,9 @@ import pytest
 from reasonchip_broker.limits import KIB, MIB, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Code
-from tests.process.rows import BrokerProcess, broker_process, lasts, percentile
+from tests.process.rows import BrokerProcess, broker_process, lasts, p99_of, percentile
 from tests.process.streams import Reader, Streamer
-from tests.raw_peers import RawClient, connect
+from tests.raw_peers import connect
 
 pytestmark = pytest.mark.process
 
@@ -99,22 +99,6 @@ async def test_row_19_a_reader_that_stops_for_a_minute_while_a_gigabyte_is_strea
 
 
 # Nobody else is slower
-
-
-ECHOES = 300
-
-
-async def p99_of(client: RawClient) -> float:
-    """The p99 of a job's round trip, in seconds."""
-    loop = asyncio.get_running_loop()
-    taken = []
-    for _ in range(ECHOES):
-        began = loop.time()
-        await client.echo()
-        taken.append(loop.time() - began)
-    client.frames.clear()
-    client.heard.clear()
-    return percentile(taken, 0.99)
 
 
 async def compare(pairs: int, sure: int, record_property: Property, *, flows: bool) -> None:

@@ -244,9 +244,7 @@ class Switchboard:
         dispatcher = self._dispatcher
         self._clock.now = now
         self.effects.draining = True
-        for route in [
-            route for route in dispatcher.routes.values() if route.assignment is None and route.state < RouteState.OVER
-        ]:
+        for route in [route for route in dispatcher.routes if route.assignment is None and route.state < RouteState.OVER]:
             ran = route.attempt > 0
             sentence = "and tries no job again" if ran else "the job never started"
             dispatcher.fail(route, Code.BROKER_WENT_AWAY, f"the broker is stopping; {sentence}", may_have_run=ran)
@@ -263,7 +261,7 @@ class Switchboard:
         dispatcher = self._dispatcher
         self._clock.now = now
         self.effects.draining = True
-        for route in [route for route in dispatcher.routes.values() if route.state < RouteState.OVER]:
+        for route in [route for route in dispatcher.routes if route.state < RouteState.OVER]:
             ran = route.attempt > 0
             sentence = "the broker stopped while the job ran" if ran else "the broker stopped; the job never started"
             dispatcher.fail(route, Code.BROKER_WENT_AWAY, sentence, may_have_run=ran)

@@ -16,7 +16,8 @@ from reasonchip_broker.routing.extras import Extras
 from reasonchip_broker.routing.family import Family
 from reasonchip_broker.routing.followers import Followers
 from reasonchip_broker.routing.intake import Intake
-from reasonchip_broker.routing.outcomes import Outcomes, Spent
+from reasonchip_broker.routing.outcomes import Outcomes
+from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.replay import Ring
 from reasonchip_broker.routing.roster import Worker
@@ -25,6 +26,7 @@ from reasonchip_broker.routing.sessions import Sessions
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.streams import Streams
+from reasonchip_broker.routing.table import RouteTable
 from tests.property.test_planted_faults import Fault, after, nothing, walk_all
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 
@@ -87,7 +89,16 @@ def outcomes_are_kept_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def an_acknowledged_cookie_may_be_used_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Spent, "add", nothing)
+    def spend(self: RouteTable, route: Route, code: int, periods: int = 1) -> None:
+        self.remove(route)
+
+    def spend_pack(self: RouteTable, pack: Pack, upto: int) -> int:
+        size = pack.bytes
+        self.remove_pack(pack)
+        return size
+
+    patch.setattr(RouteTable, "spend", spend)
+    patch.setattr(RouteTable, "spend_pack", spend_pack)
 
 
 @fault

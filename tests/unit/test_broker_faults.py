@@ -185,7 +185,7 @@ async def test_a_bug_in_one_timer_does_not_lose_the_others_that_are_due() -> Non
         await worker.holds(1)
         late = client.run("nobody-serves", left_ms=100_000)
         await client.reply(late)
-        held = next(route.assignment for route in broker.switchboard._dispatcher.routes.values() if route.assignment)
+        held = next(route.assignment for route in broker.switchboard._dispatcher.routes if route.assignment)
         now = broker._time()
         broker.switchboard.timers.arm(TimerKind.REST, held, now)  # a slot that does not rest: this timer is a bug
         broker._time = lambda: now + 200

@@ -13,7 +13,7 @@ _ATTEMPT = Struct(">H")
 _NUMBER = Struct(">I")
 _META_LENGTH = Struct(">I")
 
-_CODE_AT = 5
+CODE_AT = 5
 _ATTEMPT_AT = 6
 _NUMBER_AT = 24
 _META_LENGTH_AT = 28
@@ -60,7 +60,7 @@ def decode(frame: bytes) -> Packet:
 
 def code_of(frame: bytes) -> int:
     """The frame's code."""
-    return frame[_CODE_AT]
+    return frame[CODE_AT]
 
 
 def attempt_of(frame: bytes) -> int:

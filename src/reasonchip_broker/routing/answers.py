@@ -4,7 +4,8 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import NO_COOKIE, Code, Dialect, PacketType, Role
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.peers import Peer, PeerState
-from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.route import RouteState
+from reasonchip_broker.routing.table import RouteTable
 
 
 class Answers:
@@ -12,7 +13,7 @@ class Answers:
 
     __slots__ = ("_routes", "effects")
 
-    def __init__(self, effects: Effects, routes: dict[bytes, Route]) -> None:
+    def __init__(self, effects: Effects, routes: RouteTable) -> None:
         self.effects = effects
         self._routes = routes
 

@@ -30,6 +30,7 @@ from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.status import Status
 from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.streams import Streams
+from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import TimerKind, Timers
 
 _ADMITTING = RouteState.ADMITTING
@@ -78,10 +79,9 @@ class Dispatcher:
         self.counters = Counters()
         self.roster = Roster()
         self.backlog = Backlog(self.roster)
-        self.routes: dict[bytes, Route] = {}
-        """Every job that is known, by cookie: those that are not over, and those whose outcome is kept."""
+        self.routes = RouteTable(limits.spent_max)
         self.answers = Answers(effects, self.routes)
-        self.outcomes = Outcomes(limits, timers, self.clock, self.routes)
+        self.outcomes = Outcomes(limits, timers, self.clock, self.routes, effects)
         self.streams = Streams(limits, effects, self.counters, self.routes, self.answers)
         self.status = Status(self.clock, self.routes)
         self.slots = Slots(self, json_slot_rest_ms)
@@ -94,7 +94,7 @@ class Dispatcher:
     @property
     def live(self) -> int:
         """How many jobs are not over."""
-        return len(self.routes) - self.outcomes.count
+        return self.routes.routes - self.outcomes.count
 
     # A job comes
 
@@ -132,7 +132,7 @@ class Dispatcher:
         return route
 
     def _enter(self, route: Route, left_ms: int) -> None:
-        self.routes[route.cookie] = route
+        self.routes.add(route)
         route.owner.unfinished += 1
         if left_ms:
             route.deadline = self.clock.now + left_ms / 1000
@@ -316,7 +316,7 @@ class Dispatcher:
         if route.extras is not None:
             self.streams.over(route)
             self._end_extras(route, route.extras, Code.CANCELLED)
-        del self.routes[route.cookie]
+        self.routes.remove(route)
         if route.timer is not None:
             self.timers.disarm(route.timer)
             route.timer = None

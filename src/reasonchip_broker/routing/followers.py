@@ -99,7 +99,7 @@ class Followers:
         route = self._routes.get(cookie)
         if route is not None and may(peer, route):
             return route
-        spent = self._outcomes.spent.get(cookie) if route is None else None
+        spent = self._routes.spent_by(cookie) if route is None else None
         if spent is not None and spent[0] == peer.principal:
             frame = packets.reply(
                 request,

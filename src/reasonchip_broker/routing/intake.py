@@ -118,7 +118,7 @@ class Intake:
         if route is not None and options.nonce == route.options.nonce and may(peer, route):
             dispatcher.followers.resubmitted(peer, route)
             return True
-        spent = dispatcher.outcomes.spent.get(cookie) if route is None else None
+        spent = dispatcher.routes.spent_by(cookie) if route is None else None
         # Of one that is acknowledged nothing but cookie and code are left to compare.
         if spent is not None and spent[0] == peer.principal:
             frame = packets.reply(
@@ -135,8 +135,7 @@ class Intake:
     def _is_new(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> bool:
         """Whether there was never a job with this cookie, as far as is known. If there was, or may have been, its client is told."""
         dispatcher = self._dispatcher
-        known = cookie in dispatcher.routes or cookie in dispatcher.slots.reserved
-        if known or dispatcher.outcomes.spent.get(cookie) is not None:
+        if cookie in dispatcher.routes or cookie in dispatcher.slots.reserved:
             self.refuse(peer, cookie, Code.COOKIE_COLLISION, "Already in use")
             return False
         if cookie == NO_COOKIE:

@@ -3,6 +3,7 @@
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.routing.route import Route, RouteState
@@ -16,6 +17,7 @@ def check(dispatcher: Dispatcher) -> None:
     """Raise InternalError if any two tables disagree."""
     dispatcher.roster.invariants()
     dispatcher.backlog.invariants()
+    dispatcher.routes.invariants()
     dispatcher.outcomes.invariants()
     dispatcher.streams.invariants()
     held: dict[bytes, Assignment] = {}
@@ -47,9 +49,10 @@ def _check_assignments(worker: Worker, held: dict[bytes, Assignment], reserved: 
 def _check_routes(dispatcher: Dispatcher, held: dict[bytes, Assignment]) -> None:
     waiting = 0
     unfinished: dict[Peer, int] = {}
-    for cookie, route in dispatcher.routes.items():
+    for route in dispatcher.routes:
         if route.state is RouteState.OVER:
             continue
+        cookie = route.cookie
         assignment = held.pop(cookie, None)
         if (route.state in _RUNNING) != (assignment is not None) or route.assignment is not assignment:
             raise InternalError(f"route {cookie.hex()} is {route.state.name}, and its slot is not")
@@ -60,8 +63,15 @@ def _check_routes(dispatcher: Dispatcher, held: dict[bytes, Assignment]) -> None
         waiting += route.state is RouteState.QUEUED
     if any(owner.unfinished != jobs for owner, jobs in unfinished.items()):
         raise InternalError("a connection's unfinished jobs are miscounted")
+    if any(owner.awaited != _awaited(owner) for owner in unfinished):
+        raise InternalError("the RESULTs that a client has not acknowledged are miscounted")
     if held or waiting != dispatcher.backlog.jobs:
         raise InternalError("a slot is held for no job, or a job waits outside of the backlog")
+
+
+def _awaited(owner: Peer) -> int:
+    entries = owner.unacknowledged or ()
+    return sum(entry.size - entry.told if isinstance(entry, Pack) else 1 for entry in entries)
 
 
 def _check_state(route: Route, *, is_reserved: bool) -> None:

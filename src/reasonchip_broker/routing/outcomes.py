@@ -1,12 +1,13 @@
 """Outcomes that are kept: until they are acknowledged, or until their retention ends by time, count or bytes.
 
-A job that is over stays in the table of routes, its outcome in place of its RUN, so that whoever asks for it by its cookie finds it
+A job that is over stays in the table of jobs, its outcome in place of its RUN, so that whoever asks for it by its cookie finds it
 and a RUN with that cookie finds that it is taken. `Outcomes` knows the order in which they end: a queue for the usual retention, in
 which the oldest stands first, and another one for jobs that asked for their own, which have a timer each. What leaves a queue early
-(acknowledged, or to make room) is marked and dropped when it comes up, or swept with others once the queue is mostly that.
+(acknowledged, or to make room) is marked and dropped when it comes up, or swept with others once the queue is mostly that. Plain jobs
+are kept by the pack (`packs.py`); what is said here of an outcome goes for each that is in one.
 
-An acknowledged outcome shrinks to its cookie and code, in `Spent`: nobody will ask for it again, but the cookie must not run a
-second job."""
+An acknowledged outcome shrinks to a mark in that table, which tells cookie and code: nobody will ask for it again, but the cookie must
+not run a second job."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -16,17 +17,20 @@ from typing import Any
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SPENT_SHARDS, Limits
 from reasonchip_broker.protocol.binary import code_of
-from reasonchip_broker.protocol.codes import NO_COOKIE, Code, Dialect
+from reasonchip_broker.protocol.codes import NO_COOKIE, Dialect
 from reasonchip_broker.routing.clock import Clock
+from reasonchip_broker.routing.effects import Effects
+from reasonchip_broker.routing.packs import SPAN_S, Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 
 _OVER = RouteState.OVER
 _FORGOTTEN = RouteState.FORGOTTEN
 _SWEEP_MIN = 1024
 _EXPIRE_AT_ONCE = 1000
-"""So many outcomes are forgotten in one step, the next ones a tick later: a hundred thousand would stop the loop for too long."""
+"""About so many outcomes are forgotten in one step, the next ones a tick later: a hundred thousand would stop the loop for too long."""
 
 _EXPIRE_EVERY_S = 1.0
 _COUNT_MASK = 0xFFFFFFFF
@@ -42,69 +46,6 @@ _NONE: deque[Route] = deque()
 """What is in no queue."""
 
 
-class Spent:
-    """Cookies of jobs that are over and acknowledged: for each, whose it was and which code it had.
-
-    A table for each last byte of a cookie. Once in a period, and when it is full, a table drops what is older than a whole period (or
-    as many as it was to be known for), so that a cookie is known for one to two periods.
-    """
-
-    __slots__ = ("_ages", "_marks", "_shard_max", "shards")
-
-    def __init__(self, spent_max: int) -> None:
-        self.shards: list[dict[bytes, tuple[int, str, int]]] = [{} for _ in range(SPENT_SHARDS)]
-        """By the cookie's last byte. Public for the hot path, which only asks whether a cookie is in its table."""
-        self._ages = [0] * SPENT_SHARDS
-        self._marks: dict[tuple[int, str, int], tuple[int, str, int]] = {}
-        self._shard_max = max(2, spent_max // SPENT_SHARDS)
-
-    def add(self, cookie: bytes, principal: str, code: int, periods: int = 1) -> None:
-        """Remember a cookie, for so many periods at least."""
-        number = cookie[15]
-        shard = self.shards[number]
-        if len(shard) >= self._shard_max:
-            self.age(number, keep=0.5)
-            shard = self.shards[number]
-        mark = (self._ages[number] + periods - 1, principal, code)
-        # One tuple for all that are alike: a million of them would cost more than the cookies.
-        shard[cookie] = self._marks.setdefault(mark, mark)
-
-    def add_all(self, cookies: list[bytes], principal: str, code: int) -> None:
-        """Remember cookies of one principal's jobs with the same code: `add`, written out, since each plain job comes through here."""
-        shards, ages, shard_max = self.shards, self._ages, self._shard_max
-        marks: dict[int, tuple[int, str, int]] = {}
-        for cookie in cookies:
-            number = cookie[15]
-            shard = shards[number]
-            mark = marks.get(ages[number])
-            if mark is None or len(shard) >= shard_max:
-                self.add(cookie, principal, code)
-                marks[ages[number]] = shards[number][cookie]
-            else:
-                shard[cookie] = mark
-
-    def get(self, cookie: bytes) -> tuple[str, int] | None:
-        """Whose job it was and its code, if the cookie is known."""
-        mark = self.shards[cookie[15]].get(cookie)
-        return (mark[1], mark[2]) if mark is not None else None
-
-    def age(self, number: int, keep: float = 1.0) -> None:
-        """A period is over for one table; if it is full (`keep` under 1), so much of it at most is kept, the youngest."""
-        age = self._ages[number]
-        shard = self.shards[number]
-        if keep < 1.0:
-            self.shards[number] = dict(list(shard.items())[len(shard) - int(len(shard) * keep) :])
-            return
-        self.shards[number] = {cookie: mark for cookie, mark in shard.items() if mark[0] >= age}
-        self._ages[number] = age + 1
-        if number == SPENT_SHARDS - 1:
-            # All tables have passed this age now; marks that none of them uses any more must not pile up.
-            self._marks = {mark: mark for mark in self._marks if mark[0] >= age}
-
-    def __len__(self) -> int:
-        return sum(map(len, self.shards))
-
-
 class Outcomes:
     """What is kept of jobs that are over. `routes` is the dispatcher's table."""
 
@@ -116,9 +57,9 @@ class Outcomes:
         "_clock",
         "_every_s",
         "_jobs_max",
-        "_next_shard",
         "_own",
         "_period_s",
+        "_recipients",
         "_retention_max_s",
         "_routes",
         "_timer",
@@ -127,11 +68,11 @@ class Outcomes:
         "count",
         "queue",
         "retention_s",
-        "spent",
     )
 
-    def __init__(self, limits: Limits, timers: Timers, clock: Clock, routes: dict[bytes, Route]) -> None:
+    def __init__(self, limits: Limits, timers: Timers, clock: Clock, routes: RouteTable, effects: Effects) -> None:
         self._routes = routes
+        self._recipients = effects.recipients
         self._clock = clock
         self._timers = timers
         self._timer: Timer | None = None
@@ -140,28 +81,25 @@ class Outcomes:
         self._client_max = limits.client_outcomes_max
         self._client_bytes_max = limits.client_outcomes_bytes_max
         self._retention_max_s = limits.retention_s_max
-        self._next_shard = 0
         self._aged_at = 0.0
         self.retention_s = limits.retention_s
         self._every_s = min(_EXPIRE_EVERY_S, self.retention_s)
         self._period_s = self.retention_s + self._every_s
         """Of spent cookies. Their tables may age late by the one, and must not before a whole retention has passed."""
-        self.queue: deque[Route] = deque()
+        self.queue: deque[Route | Pack] = deque()
         """Kept for the usual time, oldest first, among them some that are forgotten already."""
         self._own: deque[Route] = deque()
         """Kept for a time of their own, in the order in which they ended, among them some that are forgotten already."""
         self.count = 0
         self.bytes = 0
-        self.spent = Spent(limits.spent_max)
 
     def keep(self, route: Route, frame: bytes, now: float) -> None:
         """A job is over, and `frame` its RESULT. (`plain.py` does the same for a plain job.)"""
         keep = route.options.keep
         route.frame = frame
         if keep == 0:
-            self._forget(route)
-            self.spent.add(route.cookie, route.principal, code_of(frame))
-            self._watch(now)
+            self._shrink(route)
+            self._watch()
             return
         self.count += 1
         self.bytes += len(frame)
@@ -173,66 +111,84 @@ class Outcomes:
             route.timer = self._timers.arm(TimerKind.RETENTION, route, route.deadline)
             self._own.append(route)
         route.owner.kept_bytes += len(frame)
-        self.settle(now)
+        self.settle()
 
-    def add(self, count: int, count_bytes: int) -> None:
-        """So many more are kept."""
-        self.count += count
-        self.bytes += count_bytes
+    def add(self, packs: list[Pack]) -> None:
+        """Keep what is new in some packs: it goes to their clients now. (Written out: this is the hot path.)"""
+        queue, deadline = self.queue, self._clock.now + self.retention_s + SPAN_S
+        all_new = all_bytes = 0
+        for pack in packs:
+            owner, frames, before = pack.owner, pack.frames, pack.size
+            if before:
+                new = frames[before:]
+            else:
+                new = frames[:]
+                pack.deadline = deadline
+                queue.append(pack)
+                waiting = owner.unacknowledged
+                if waiting is None:
+                    waiting = owner.unacknowledged = deque()
+                waiting.append(pack)
+                owner.last_pack = pack
+            count = len(new)
+            size = sum(map(len, new))
+            pack.size = before + count
+            pack.bytes += size
+            owner.pack = None
+            owner.awaited += count
+            owner.unfinished -= count
+            owner.kept_bytes += size
+            all_new += count
+            all_bytes += size
+            if owner.sends:
+                owner.sends += new
+            else:
+                owner.sends = new
+                self._recipients.append(owner)
+        self.count += all_new
+        self.bytes += all_bytes
 
-    def settle(self, now: float, clients: Iterable[Peer] = ()) -> None:
+    def settle(self, clients: Iterable[Peer] = ()) -> None:
         """After outcomes were added, of these clients among others: keep to the limits, and see to it that time is watched."""
         for client in clients:
-            waiting = client.unacknowledged
-            if waiting is not None and (len(waiting) > self._client_max or client.kept_bytes > self._client_bytes_max):
+            if client.awaited > self._client_max or client.kept_bytes > self._client_bytes_max:
                 self._trim_client(client)
-        if self.count > self._jobs_max and not self._own:
-            self._make_room()
+        queue, own = self.queue, self._own
         while self.count > self._jobs_max or self.bytes > self._bytes_max:
-            one, other = self.queue, self._own
-            self._evict((one if self._is_first(one, other) else other).popleft())
-        if len(self.queue) > 2 * self.count + _SWEEP_MIN:
-            self.queue = deque(route for route in self.queue if route.state is _OVER)
-        if len(self._own) > 2 * self.count + _SWEEP_MIN:
-            self._own = deque(route for route in self._own if route.state is _OVER)
+            self._evict_first(queue if self._is_first(queue, own) else own)
+        if len(queue) > 2 * self.count + _SWEEP_MIN:
+            self.queue = deque(entry for entry in queue if not _is_gone(entry))
+        if len(own) > 2 * self.count + _SWEEP_MIN:
+            self._own = deque(route for route in own if route.state is _OVER)
         if self._timer is None and self.queue:
-            self._watch(now)
+            self._watch()
 
-    def _make_room(self) -> None:
-        """Let the oldest outcomes go, as `_evict` does, until there are few enough: where nobody acknowledges, one for each new one."""
-        queue, routes = self.queue, self._routes
-        while self.count > self._jobs_max and queue:
-            route = queue[0]
-            owner = route.owner
-            if route.extras is not None or route.timer is not None:
-                # Not plain: there is more to do for it than this.
-                return
+    def _evict_first(self, queue: "deque[Route] | deque[Route | Pack]") -> None:
+        """Let the oldest of a queue go: where nobody acknowledges, one for each new one."""
+        first = queue[0]
+        if _is_gone(first):
             queue.popleft()
-            if route.state is not _OVER:
-                continue
-            frame = route.frame
-            size = len(frame)
-            self.count -= 1
-            self.bytes -= size
-            owner.kept_bytes -= size
-            route.state = _FORGOTTEN
-            route.frame = b""
-            del routes[route.cookie]
-            self.spent.add(route.cookie, route.principal, frame[5])
-            waiting = owner.unacknowledged
-            if waiting and waiting[0] is route:
-                waiting.popleft()
-                owner.acknowledged = (owner.acknowledged + 1) & _COUNT_MASK
+        elif type(first) is not Pack:
+            queue.popleft()
+            self._evict(first)
+        elif first.routes is not None:
+            self._evict(first.routes[first.spent])
+        else:
+            owner = first.owner
+            self._spend(first, min(first.size, first.spent + max(1, self.count - self._jobs_max)))
+            self._watch()
+            self._pass_over(owner)
 
-    def _watch(self, now: float) -> None:
+    def _watch(self) -> None:
         """See to it that time is watched, now that something is kept."""
         if self._timer is None:
-            self._aged_at = now
+            now = self._aged_at = self._clock.now
             self._timer = self._timers.arm(TimerKind.RETENTION, self, now + self._every_s)
 
     def forget_delivered(self, route: Route) -> None:
         """A job is over, and nobody will ever ask for its outcome."""
-        self._forget(route)
+        self._end(route)
+        self._routes.remove(route)
 
     def sent(self, peer: Peer, route: Route) -> None:
         """A client was sent the RESULT of this job and, if it is a binary one, may acknowledge it."""
@@ -241,6 +197,8 @@ class Outcomes:
             if waiting is None:
                 waiting = peer.unacknowledged = deque()
             waiting.append(route)
+            peer.last_pack = None
+            peer.awaited += 1
             self._trim_client(peer)
             self._pass_over(peer)
 
@@ -268,25 +226,31 @@ class Outcomes:
             if waiting is None:
                 waiting = peer.unacknowledged = deque()
             waiting.append(_NO_JOB)
+            peer.last_pack = None
+            peer.awaited += 1
             self._pass_over(peer)
 
     def _trim_client(self, peer: Peer) -> None:
         """A client that does not acknowledge keeps its own newest outcomes, and nobody else's out."""
-        waiting = peer.unacknowledged if peer.unacknowledged is not None else _NONE
         unheard = peer.unheard if peer.unheard is not None else _NONE
         while True:
-            kept = len(waiting) + len(unheard)
+            kept = peer.awaited + len(unheard)
             if kept <= self._client_max and (peer.kept_bytes <= self._client_bytes_max or kept <= 1):
                 return
-            if self._is_first(waiting, unheard):
-                route = waiting.popleft()
-                peer.acknowledged = (peer.acknowledged + 1) & _COUNT_MASK
+            waiting = peer.unacknowledged
+            if waiting and self._is_first(waiting, unheard):
+                told = 1
+                if type(waiting[0]) is Pack:
+                    told = max(1, min(kept - self._client_max, waiting[0].size - waiting[0].told))
+                peer.acknowledged = (peer.acknowledged + told) & _COUNT_MASK
+                self._told(peer, waiting, told)
+                self._watch()
             else:
                 route = unheard.popleft()
-            if route.state is _OVER and route.owner is peer:
-                self._evict(route)
+                if route.state is _OVER and route.owner is peer:
+                    self._evict(route)
 
-    def _is_first(self, one: deque[Route], other: deque[Route]) -> bool:
+    def _is_first(self, one: "deque[Route | Pack]", other: deque[Route]) -> bool:
         """Whether the first job of one queue ended before that of another; of those that are forgotten already it does not matter."""
         if not one or not other:
             return bool(one)
@@ -294,9 +258,9 @@ class Outcomes:
             return one[0].state is _FORGOTTEN
         return self._ended_at(one[0]) <= self._ended_at(other[0])
 
-    def _ended_at(self, route: Route) -> float:
-        keep = route.options.keep
-        return route.deadline - (self.retention_s if keep is None else min(keep / 1000, self._retention_max_s))
+    def _ended_at(self, entry: Route | Pack) -> float:
+        keep = entry.options.keep
+        return entry.deadline - (self.retention_s if keep is None else min(keep / 1000, self._retention_max_s))
 
     def acknowledge(self, peer: Peer, total: int) -> None:
         """A client has received so many RESULTs in all. A number that it was not sent, or that it had said before, says nothing."""
@@ -304,50 +268,57 @@ class Outcomes:
         if new >= _COUNT_HALF:
             # It had said more before, or some that it had not acknowledged were dropped meanwhile.
             return
-        waiting, routes, spent = peer.unacknowledged, self._routes, self.spent
-        if waiting is None or not 0 < new <= len(waiting):
+        waiting = peer.unacknowledged
+        if waiting is None or not 0 < new <= peer.awaited:
             return
         peer.acknowledged = total
-        # What nearly all are, is done for all at once: jobs of the peer's own principal that ended well and asked for nothing.
-        principal, plain = peer.principal, []
-        size = 0
-        for _ in range(new):
-            route = waiting.popleft()
-            # Of one that another connection owns, or owned, only the owner's word counts: the next may want to fetch it.
-            if route.state is _OVER and route.owner is peer:
-                frame = route.frame
-                size += len(frame)
-                self.count -= 1
-                if route.timer is None and route.extras is None and not frame[5] and route.principal == principal:
-                    route.state = _FORGOTTEN
-                    route.frame = b""
-                    cookie = route.cookie
-                    del routes[cookie]
-                    plain.append(cookie)
-                    continue
-                periods = 1
-                if route.timer is not None:
-                    periods = self._periods(route)
-                    self._timers.disarm(route.timer)
-                    route.timer = None
-                route.state = _FORGOTTEN
-                route.frame = b""
-                if route.extras is not None:
-                    self.empty(route)
-                del routes[route.cookie]
-                spent.add(route.cookie, route.principal, frame[5], periods)
-        spent.add_all(plain, principal, Code.OK)
-        peer.kept_bytes -= size
-        self.bytes -= size
-        self._watch(self._clock.now)
+        self._told(peer, waiting, new)
+        self._watch()
         queue = self.queue
-        while queue and queue[0].state is _FORGOTTEN:
+        while queue and _is_gone(queue[0]):
             queue.popleft()
         if len(queue) > 2 * self.count + _SWEEP_MIN:
-            self.queue = deque(route for route in queue if route.state is _OVER)
+            self.queue = deque(entry for entry in queue if not _is_gone(entry))
         self._clear_own()
-        if waiting and waiting[0].state is _FORGOTTEN:
-            self._pass_over(peer)
+        self._pass_over(peer)
+
+    def _told(self, peer: Peer, waiting: "deque[Route | Pack]", count: int) -> None:
+        """A client has the first so many RESULTs of those that wait for its word, or need not say so any more."""
+        peer.awaited -= count
+        while count:
+            first = waiting[0]
+            if type(first) is not Pack:
+                waiting.popleft()
+                count -= 1
+                self._told_one(peer, first)
+                continue
+            begin = first.told
+            upto = first.told = min(first.size, begin + count)
+            count -= upto - begin
+            if upto == first.size:
+                waiting.popleft()
+            if first.routes is not None:
+                for route in first.routes[begin:upto]:
+                    self._told_one(peer, route)
+            elif first.state is _OVER and upto > first.spent:
+                self._spend(first, upto)
+
+    def _told_one(self, peer: Peer, route: Route) -> None:
+        # Of one that another connection owns, or owned, only the owner's word counts: the next may want to fetch it.
+        if route.state is _OVER and route.owner is peer:
+            size = len(route.frame)
+            self.count -= 1
+            self.bytes -= size
+            peer.kept_bytes -= size
+            self._shrink(route)
+
+    def _spend(self, pack: Pack, upto: int) -> None:
+        """The first so many outcomes of a pack that is not open shrink."""
+        owner = pack.owner
+        self.count -= upto - pack.spent
+        size = self._routes.spend_pack(pack, upto)
+        self.bytes -= size
+        owner.kept_bytes -= size
 
     def _clear_own(self) -> None:
         own = self._own
@@ -358,13 +329,23 @@ class Outcomes:
     def _pass_over(peer: Peer) -> None:
         """What a client has not acknowledged and is kept no longer need not be remembered: it may never acknowledge anything."""
         waiting = peer.unacknowledged
-        while waiting and waiting[0].state is _FORGOTTEN:
+        while waiting:
+            first = waiting[0]
+            gone = _is_gone(first)
+            passed = int(gone)
+            if type(first) is Pack:
+                passed = (first.size if gone else first.spent) - first.told
+                first.told += passed
+            peer.acknowledged = (peer.acknowledged + passed) & _COUNT_MASK
+            peer.awaited -= passed
+            if not gone:
+                return
             waiting.popleft()
-            peer.acknowledged = (peer.acknowledged + 1) & _COUNT_MASK
 
     def left(self, peer: Peer) -> None:
         """A client has gone: what it had not acknowledged stays for its time."""
-        peer.unacknowledged = peer.unheard = None
+        peer.unacknowledged = peer.unheard = peer.last_pack = None
+        peer.awaited = 0
 
     def due(self, subject: object, now: float) -> None:
         """The time of an outcome, or of the oldest ones, has come."""
@@ -377,47 +358,78 @@ class Outcomes:
         self._timer = None
         queue = self.queue
         left = _EXPIRE_AT_ONCE
-        while queue and left and (queue[0].state is _FORGOTTEN or queue[0].deadline <= now):
-            route = queue.popleft()
-            if route.state is _OVER:
-                self._drop(route)
-            left -= 1
+        while queue and left > 0:
+            first = queue[0]
+            if _is_gone(first):
+                queue.popleft()
+                left -= 1
+            elif first.deadline > now:
+                break
+            else:
+                queue.popleft()
+                left -= self._drop_all(first)
         self._age_spent(now)
-        if queue or any(self.spent.shards):
-            self._timer = self._timers.arm(TimerKind.RETENTION, self, now + (self._every_s if left else 0.0))
+        if queue or self._routes.spent:
+            self._timer = self._timers.arm(TimerKind.RETENTION, self, now + (self._every_s if left > 0 else 0.0))
 
     def _age_spent(self, now: float) -> None:
-        """The tables age one after the other, each once in a period."""
+        """The dicts of the table of jobs age one after the other, each once in a period."""
         each_s = self._period_s / SPENT_SHARDS
-        # What was not aged in time is not made up for: between two ageings of a table there is a whole retention, or more.
+        # What was not aged in time is not made up for: between two ageings of a dict there is a whole retention, or more.
         elapsed_s = min(now - self._aged_at, self._every_s + each_s)
         ageing = int(elapsed_s / each_s)
         for _ in range(ageing):
-            self.spent.age(self._next_shard)
-            self._next_shard = (self._next_shard + 1) % SPENT_SHARDS
+            self._routes.age()
         self._aged_at = now - (elapsed_s - ageing * each_s)
 
     def _evict(self, route: Route) -> None:
         """There is no room, or no need: cookie and code are all that is kept, for as long as the outcome would have been."""
         if route.state is _OVER:
-            periods = 1 if route.timer is None else self._periods(route)
-            self.spent.add(route.cookie, route.principal, code_of(route.frame), periods)
-            self._watch(self._clock.now)
-            self._drop(route)
+            size = len(route.frame)
+            self._shrink(route)
+            self._uncount(route, size)
+            self._watch()
 
-    def _periods(self, route: Route) -> int:
-        """For how many periods the cookie of a job with a retention of its own is to be known."""
-        return max(1, ceil((route.deadline - self._clock.now) / self._period_s))
+    def _shrink(self, route: Route) -> None:
+        """Leave nothing of an outcome but its cookie and code."""
+        code, periods = code_of(route.frame), 1
+        if route.timer is not None:
+            periods = max(1, ceil((route.deadline - self._clock.now) / self._period_s))
+        self._end(route)
+        self._routes.spend(route, code, periods)
 
     def _drop(self, route: Route) -> None:
+        """The time of an outcome is over."""
         size = len(route.frame)
+        self._end(route)
+        self._routes.remove(route)
+        self._uncount(route, size)
+
+    def _drop_all(self, entry: Route | Pack) -> int:
+        """The time of an outcome, or of all in a pack, is over; returns how many they are."""
+        if type(entry) is not Pack:
+            self._drop(entry)
+            return 1
+        if entry.routes is not None:
+            for route in entry.routes:
+                if route.state is _OVER:
+                    self._drop(route)
+            return entry.size
+        owner, size, count = entry.owner, entry.bytes, entry.size - entry.spent
+        self._routes.remove_pack(entry)
+        self.count -= count
+        self.bytes -= size
+        owner.kept_bytes -= size
+        self._pass_over(owner)
+        return entry.size
+
+    def _uncount(self, route: Route, size: int) -> None:
         self.count -= 1
         self.bytes -= size
         route.owner.kept_bytes -= size
-        self._forget(route)
         self._pass_over(route.owner)
 
-    def _forget(self, route: Route) -> None:
+    def _end(self, route: Route) -> None:
         if route.timer is not None:
             self._timers.disarm(route.timer)
             route.timer = None
@@ -425,7 +437,6 @@ class Outcomes:
         route.frame = b""
         if route.extras is not None:
             self.empty(route)
-        del self._routes[route.cookie]
 
     @staticmethod
     def empty(route: Route) -> None:
@@ -436,12 +447,34 @@ class Outcomes:
 
     def invariants(self) -> None:
         """Raise InternalError if what is counted is not what is kept."""
-        kept = [route for route in self._routes.values() if route.state is _OVER]
-        if self.count != len(kept) or self.bytes != sum(len(route.frame) for route in kept):
-            raise InternalError(f"{self.count} outcomes of {self.bytes} bytes are counted, and {len(kept)} are kept")
+        kept = [route for route in self._routes if route.state is _OVER]
+        packs = {id(pack): pack for _, pack in self._routes.packs() if pack.state is _OVER}.values()
+        count = len(kept) + sum(pack.size - pack.spent for pack in packs)
+        if self.count != count or self.bytes != sum(len(route.frame) for route in kept) + sum(pack.bytes for pack in packs):
+            raise InternalError(f"{self.count} outcomes of {self.bytes} bytes are counted, and {count} are kept")
         if self.count > self._jobs_max or self.bytes > self._bytes_max:
             raise InternalError("more outcomes are kept than may be")
-        queued = sum(route.state is _OVER for route in self.queue)
+        queued = sum(map(_kept_in, self.queue))
         own = sum(route.state is _OVER for route in self._own)
-        if own != sum(route.timer is not None for route in kept) or queued + own != len(kept):
+        if own != sum(route.timer is not None for route in kept) or queued + own != count:
             raise InternalError("an outcome is kept for ever, or will never make room")
+
+
+def _is_gone(entry: Route | Pack) -> bool:
+    """Whether nothing of it is kept any more."""
+    if type(entry) is Pack and entry.routes is not None and entry.state is _OVER:
+        routes = entry.routes
+        while entry.spent < entry.size and routes[entry.spent].state is _FORGOTTEN:
+            entry.spent += 1
+        if entry.spent == entry.size:
+            entry.state = _FORGOTTEN
+    return entry.state is _FORGOTTEN
+
+
+def _kept_in(entry: Route | Pack) -> int:
+    """How many outcomes are kept in it."""
+    if type(entry) is not Pack:
+        return int(entry.state is _OVER)
+    if entry.routes is not None:
+        return sum(route.state is _OVER for route in entry.routes)
+    return entry.size - entry.spent if entry.state is _OVER else 0

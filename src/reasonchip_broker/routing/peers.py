@@ -11,6 +11,7 @@ from reasonchip_broker.routing.effects import Link
 from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
+    from reasonchip_broker.routing.packs import Pack
     from reasonchip_broker.routing.roster import Worker
     from reasonchip_broker.routing.route import Route
 
@@ -38,6 +39,7 @@ class Peer:
 
     __slots__ = (
         "acknowledged",
+        "awaited",
         "congested",
         "dialect",
         "grace_s",
@@ -45,9 +47,11 @@ class Peer:
         "heard_at",
         "id",
         "kept_bytes",
+        "last_pack",
         "leaving",
         "link",
         "name",
+        "pack",
         "principal",
         "process",
         "queues",
@@ -90,8 +94,14 @@ class Peer:
         """RESULTs that a worker with such a grace has sent."""
         self.ties: dict[Route, None] | None = None
         """Jobs that are to be looked at when it goes: it follows them, or their policy says so."""
-        self.unacknowledged: deque[Route] | None = None
-        """Jobs whose RESULT it was sent and has not acknowledged, in order."""
+        self.unacknowledged: deque[Route | Pack] | None = None
+        """Jobs whose RESULT it was sent and has not acknowledged, in order, singly and by the pack."""
+        self.awaited = 0
+        """How many they are."""
+        self.pack: Pack | None = None
+        """What its RESULTs go into in the present step."""
+        self.last_pack: Pack | None = None
+        """What its last RESULT went into, if more may be put into that: nothing else was sent after it that can be acknowledged."""
         self.unheard: deque[Route] | None = None
         """Jobs that it had detached and that are over, in order: nobody was sent their RESULT."""
         self.acknowledged = 0

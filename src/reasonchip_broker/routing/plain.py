@@ -8,26 +8,26 @@ decided here that is not decided there as well, and a test compares the two.
 (`docs/decisions/0008-plain-jobs-have-a-loop-of-their-own.md`)"""
 
 from collections import deque
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from reasonchip_broker.protocol.codes import NO_COOKIE, Code, PacketType
+from reasonchip_broker.protocol.codes import NO_COOKIE, PacketType
 from reasonchip_broker.protocol.frames import HEADER_BYTES, Frame
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import ELSE, Peer, PeerState
-from reasonchip_broker.routing.roster import choose
+from reasonchip_broker.routing.roster import Pool, Worker, take
 from reasonchip_broker.routing.route import Route, RouteState
 
 Known: TypeAlias = tuple[RunOptions, EligibilityClass, bool]
 """What a RUN's options mean: decoded, the class of such jobs, and whether they are plain."""
 
+_nothing: Any = None
 _RUN = int(PacketType.RUN)
 _RESULT = int(PacketType.RESULT)
-_LAST_OUTCOME = int(Code.TOO_LARGE)
 _DISPATCHED = RouteState.DISPATCHED
-_OVER = RouteState.OVER
 _HELD = AssignmentState.HELD
 _GONE = PeerState.GONE
 
@@ -35,106 +35,133 @@ _GONE = PeerState.GONE
 class PlainPath:
     """Both loops, over the tables of a dispatcher. `known` is what options mean, by their bytes; `jobs_max` bounds a client's jobs."""
 
-    __slots__ = ("_dispatcher", "_jobs_max", "_known", "_recipients", "_routes")
+    __slots__ = ("_dispatcher", "_jobs_max", "_known", "_recipients", "_routes", "_shards")
 
     def __init__(self, dispatcher: Dispatcher, known: dict[bytes, Known], jobs_max: int) -> None:
         self._dispatcher = dispatcher
         self._routes = dispatcher.routes
+        self._shards = dispatcher.routes.shards
         self._recipients = dispatcher.effects.recipients
         self._known = known
         self._jobs_max = jobs_max
 
     def runs(self, peer: Peer, frames: list[Frame]) -> None:
         """Frames from a binary client."""
-        known, routes, recipients = self._known, self._routes, self._recipients
+        known, shards, recipients = self._known, self._shards, self._recipients
         if peer.unacknowledged is None:
             peer.unacknowledged = deque()
         dispatcher = self._dispatcher
-        reserved, spent, now = dispatcher.slots.reserved, dispatcher.outcomes.spent.shards, dispatcher.clock.now
+        reserved, now = dispatcher.slots.reserved, dispatcher.clock.now
+        principal = peer.principal
+        left = self._jobs_max - peer.unfinished
+        taken = 0
+        # The options of the last RUN, and what they mean: most RUNs of a client have the same.
+        last: bytes | None = None
+        options: RunOptions = _nothing
+        kind: EligibilityClass = _nothing
+        pools: list[Pool] | None = None
         for frame in frames:
-            kind, cookie, raw, _, attempt, left_ms, meta_length = frame
-            if kind == _RUN and not left_ms and attempt == 1:
-                meant = known.get(raw[HEADER_BYTES : HEADER_BYTES + meta_length])
+            code, cookie, raw, _, attempt, left_ms, meta_length = frame
+            if code == _RUN and not left_ms and attempt == 1:
+                meta = raw[HEADER_BYTES : HEADER_BYTES + meta_length]
+                if meta != last:
+                    meant = known.get(meta)
+                    last, pools = meta, None
+                    if meant is not None and meant[2]:
+                        options, kind, _ = meant
+                        pools = kind.pools
+                shard = shards[cookie[15]]
                 if (
-                    meant is not None
-                    and meant[2]
-                    and cookie not in routes
-                    and cookie not in spent[cookie[15]]
-                    and cookie not in reserved
+                    pools is not None
+                    and cookie not in shard
+                    and (not reserved or cookie not in reserved)
                     and cookie != NO_COOKIE
-                    and peer.unfinished < self._jobs_max
+                    and taken < left
                 ):
-                    pools = meant[1].pools
-                    worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
+                    worker = pools[0].take() if len(pools) == 1 else take(pools)
                     if worker is not None:
                         assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1)
-                        routes[cookie] = Route(
-                            cookie, peer, peer.principal, meant[0], meant[1], _DISPATCHED, 1, assignment, now
-                        )
-                        peer.unfinished += 1
-                        worker.pool.occupy(worker)
+                        shard[cookie] = Route(cookie, peer, principal, options, kind, _DISPATCHED, 1, assignment, now)
+                        taken += 1
                         to = worker.peer
                         sends = to.sends
                         if not sends:
                             recipients.append(to)
                         sends.append(raw)
                         continue
+            peer.unfinished += taken
+            self._routes.routes += taken
+            taken, last = 0, None
             handlers = peer.handlers
-            (handlers.get(kind) or handlers[ELSE])(peer, frame)
+            (handlers.get(code) or handlers[ELSE])(peer, frame)
             if peer.state is _GONE:
                 return
+            left = self._jobs_max - peer.unfinished
+        peer.unfinished += taken
+        self._routes.routes += taken
 
     def results(self, peer: Peer, frames: list[Frame]) -> None:
         """Frames from a binary worker."""
-        dispatcher, routes, recipients = self._dispatcher, self._routes, self._recipients
-        counters, outcomes = dispatcher.counters, dispatcher.outcomes
-        now = dispatcher.clock.now
-        forget_at = now + outcomes.retention_s
-        keep = outcomes.queue.append
-        kept = kept_bytes = 0
+        dispatcher, shards = self._dispatcher, self._shards
+        packs: list[Pack] = []
+        freed = 0
         worker = peer.worker
+        held = worker.assignments if worker is not None else {}
         for frame in frames:
             kind, cookie, raw, code, attempt, _, _ = frame
-            if kind == _RESULT and worker is not None and code <= _LAST_OUTCOME:
-                assignment = worker.assignments.get(cookie)
+            if kind == _RESULT and not code:
+                assignment = held.get(cookie)
                 if (
                     assignment is not None
                     and attempt == assignment.attempt
                     and assignment.state is _HELD
                     and assignment.timer is None
                 ):
-                    route = routes[cookie]
-                    owner = route.owner
-                    waiting = owner.unacknowledged
-                    if route.timer is None and route.extras is None and waiting is not None and not route.options.detach:
-                        del worker.assignments[cookie]
-                        route.state = _OVER
-                        route.assignment = None
-                        route.frame = raw
-                        route.deadline = forget_at
-                        size = len(raw)
-                        keep(route)
-                        kept += 1
-                        kept_bytes += size
-                        waiting.append(route)
-                        owner.kept_bytes += size
-                        owner.unfinished -= 1
-                        sends = owner.sends
-                        if not sends:
-                            recipients.append(owner)
-                        sends.append(raw)
-                        if worker.pool.waiting or worker.resuming:
-                            dispatcher.slots.free_slot(worker)
-                        else:
-                            worker.pool.vacate(worker)
-                        continue
-            outcomes.add(kept, kept_bytes)
-            counters.finished += kept
-            kept = kept_bytes = 0
+                    shard = shards[cookie[15]]
+                    route = shard[cookie]
+                    if route.timer is None and route.extras is None:
+                        pack = route.owner.pack
+                        if pack is None or pack.options is not route.options:
+                            pack = self._pack(route, packs)
+                        if pack is not None:
+                            del held[cookie]
+                            shard[cookie] = pack
+                            pack.frames.append(raw)
+                            pack.taken.append(route.taken_at)
+                            freed += 1
+                            continue
+            if freed and worker is not None:
+                self._over(worker, packs, freed)
+                freed = 0
             handlers = peer.handlers
             (handlers.get(kind) or handlers[ELSE])(peer, frame)
             worker = peer.worker
-            keep = outcomes.queue.append
-        outcomes.add(kept, kept_bytes)
-        counters.finished += kept
-        outcomes.settle(now, recipients)
+            held = worker.assignments if worker is not None else {}
+        if freed and worker is not None:
+            self._over(worker, packs, freed)
+        dispatcher.outcomes.settle(self._recipients)
+
+    def _pack(self, route: Route, packs: list[Pack]) -> Pack | None:
+        """Where the outcome of this job goes, and the next ones like it; None if it must be kept by itself."""
+        owner, options = route.owner, route.options
+        if owner.unacknowledged is None or options.detach:
+            return None
+        now = self._dispatcher.clock.now
+        pack = owner.last_pack
+        if pack is None or owner.pack is not None or not pack.goes_on(options, now):
+            pack = Pack(route, now)
+        owner.pack = pack
+        packs.append(pack)
+        return pack
+
+    def _over(self, worker: Worker, packs: list[Pack], jobs: int) -> None:
+        """So many jobs of a worker are over, and in packs. Nobody could see that this was not said of each one."""
+        dispatcher = self._dispatcher
+        dispatcher.outcomes.add(packs)
+        packs.clear()
+        dispatcher.counters.finished += jobs
+        if worker.pool.waiting or worker.resuming:
+            for _ in range(jobs):
+                dispatcher.slots.free_slot(worker)
+        else:
+            worker.pool.vacate(worker, jobs)

@@ -134,31 +134,55 @@ class Pool:
             self._lowest = level
         return None
 
+    def take(self) -> Worker | None:
+        """Take one slot of the worker whose turn it is; None if no slot is free.
+
+        `least_loaded` and `occupy` in one, for the hot path. Its ticket was in no other queue, and so is good for the next one too.
+        """
+        levels = self._levels
+        level = self._lowest
+        while level < LEVELS:
+            queue = levels[level]
+            while queue:
+                ticket = queue.popleft()
+                worker = ticket[0]
+                if worker.ticket is ticket:
+                    busy = worker.busy + 1
+                    worker.busy = busy
+                    if busy < worker.capacity:
+                        level = worker.levels[busy]
+                        worker.level = level
+                        queue = levels[level]
+                        if queue is None:
+                            levels[level] = deque((ticket,))
+                        else:
+                            queue.append(ticket)
+                    else:
+                        worker.level = _OFF
+                        worker.ticket = None
+                    return worker
+            level += 1
+            self._lowest = level
+        return None
+
     def occupy(self, worker: Worker) -> None:
         """Take one slot of a worker that is available."""
         busy = worker.busy + 1
         worker.busy = busy
         if busy < worker.capacity:
-            # `_enqueue`, written out: this is the hot path, and so is `vacate`.
-            level = worker.levels[busy]
-            queue = self._levels[level]
-            worker.ticket = ticket = (worker,)
-            worker.level = level
-            if queue is None:
-                self._levels[level] = deque((ticket,))
-            else:
-                queue.append(ticket)
+            self._enqueue(worker)
         else:
             worker.level = _OFF
             worker.ticket = None
 
-    def vacate(self, worker: Worker) -> None:
-        """Give one slot of a worker back."""
-        busy = worker.busy - 1
+    def vacate(self, worker: Worker, slots: int = 1) -> None:
+        """Give slots of a worker back."""
+        busy = worker.busy - slots
         worker.busy = busy
         level = worker.levels[busy]
         before = worker.level
         if level != before and not worker.draining and not worker.peer.congested:
+            # `_enqueue`, written out: this is the hot path, and so is `take`.
             queue = self._levels[level]
             worker.ticket = ticket = (worker,)
             worker.level = level
@@ -291,3 +315,11 @@ def choose(pools: list[Pool]) -> Worker | None:
         pools.remove(best.pool)
         pools.append(best.pool)
     return best
+
+
+def take(pools: list[Pool]) -> Worker | None:
+    """Take one slot of the worker that `choose` chooses."""
+    worker = choose(pools)
+    if worker is not None:
+        worker.pool.occupy(worker)
+    return worker

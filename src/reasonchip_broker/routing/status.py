@@ -8,6 +8,7 @@ from reasonchip_broker.routing.assignment import AssignmentState
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.table import RouteTable
 
 _STATES = {
     RouteState.ADMITTING: JobState.ADMITTING,
@@ -27,7 +28,7 @@ class Status:
 
     __slots__ = ("_clock", "_routes")
 
-    def __init__(self, clock: Clock, routes: dict[bytes, Route]) -> None:
+    def __init__(self, clock: Clock, routes: RouteTable) -> None:
         self._clock = clock
         self._routes = routes
 

@@ -21,6 +21,7 @@ from reasonchip_broker.routing.extras import Extras, Follower, Sender
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.replay import Budget, Ring
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.table import RouteTable
 
 _GONE = PeerState.GONE
 _OVER = RouteState.OVER
@@ -32,9 +33,7 @@ class Streams:
 
     __slots__ = ("_answers", "_counters", "_effects", "_limits", "_routes", "_touched", "budget")
 
-    def __init__(
-        self, limits: Limits, effects: Effects, counters: Counters, routes: dict[bytes, Route], answers: Answers
-    ) -> None:
+    def __init__(self, limits: Limits, effects: Effects, counters: Counters, routes: RouteTable, answers: Answers) -> None:
         self._limits = limits
         self._effects = effects
         self._counters = counters
@@ -328,7 +327,7 @@ class Streams:
 
     def invariants(self) -> None:
         """Raise InternalError if a ring is not as it should be."""
-        for route in self._routes.values():
+        for route in self._routes:
             extras = route.extras
             if extras is not None:
                 for ring in (extras.progress, extras.inputs):

@@ -9,6 +9,7 @@ be replayed, and must give the same trace.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -418,7 +419,8 @@ class SwitchboardDriver:
         return self._trace.hexdigest()
 
     def _trace_effects(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
-        sent = [(link.number, frame) for link, frame in sends]
+        # What goes to two connections in one step has no order.
+        sent = sorted(((link.number, frame) for link, frame in sends), key=itemgetter(0))
         closed = [(close.link.number, close.reason, close.sentence) for close in closes]
         self._trace.update(repr((sent, closed, self.switchboard.timers.wake_at)).encode())
 

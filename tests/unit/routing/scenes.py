@@ -75,7 +75,7 @@ def credited(packets: list[Packet]) -> int:
 def assert_nothing_is_left(driver: SwitchboardDriver) -> None:
     """No route, assignment, timer, tie, byte of a ring or follower is left of any job. Connections must have ended."""
     dispatcher = inside(driver)
-    assert not dispatcher.routes
+    assert (list(dispatcher.routes), list(dispatcher.routes.packs()), dispatcher.routes.routes) == ([], [], 0)
     assert not dispatcher.slots.reserved
     assert not dispatcher.roster.pools
     assert not dispatcher.sessions.suspended
@@ -83,7 +83,8 @@ def assert_nothing_is_left(driver: SwitchboardDriver) -> None:
     assert not driver.switchboard.peers
     assert (dispatcher.backlog.jobs, dispatcher.backlog.bytes, dispatcher.live) == (0, 0, 0)
     assert (dispatcher.outcomes.count, dispatcher.outcomes.bytes, len(dispatcher.outcomes.queue)) == (0, 0, 0)
-    assert len(dispatcher.outcomes.spent) == 0
+    assert not any(dispatcher.routes.shards)
+    assert dispatcher.routes.spent == 0
     assert dispatcher.streams.budget.bytes == 0
     assert dispatcher.streams.is_settled
     assert dispatcher.family.is_settled
@@ -92,4 +93,4 @@ def assert_nothing_is_left(driver: SwitchboardDriver) -> None:
     for link in driver.links:
         assert not link.peer.ties
         assert not link.peer.unacknowledged
-        assert (link.peer.unfinished, link.peer.kept_bytes) == (0, 0)
+        assert (link.peer.unfinished, link.peer.kept_bytes, link.peer.awaited) == (0, 0, 0)

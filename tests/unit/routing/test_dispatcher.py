@@ -40,11 +40,11 @@ class Tables:
 
 
 def _lose_a_running_route(tables: Tables) -> None:
-    del tables.dispatcher.routes[tables.running]
+    tables.dispatcher.routes.remove(tables.dispatcher.routes[tables.running])
 
 
 def _lose_a_waiting_route(tables: Tables) -> None:
-    del tables.dispatcher.routes[tables.waiting]
+    tables.dispatcher.routes.remove(tables.dispatcher.routes[tables.waiting])
 
 
 def _lose_an_assignment(tables: Tables) -> None:

@@ -333,7 +333,7 @@ def test_nothing_is_left_once_all_is_over_and_its_time_has_passed() -> None:
 
 def test_no_cycle_keeps_a_job_or_what_belongs_to_it() -> None:
     """`serve` runs without the collector of cycles: what is over must go by itself."""
-    kinds_of_interest = {"Route", "Assignment", "Extras", "Follower", "Sender", "Ring", "Worker", "Session", "Timer"}
+    kinds_of_interest = {"Route", "Pack", "Assignment", "Extras", "Follower", "Sender", "Ring", "Worker", "Session", "Timer"}
 
     def count() -> dict[str, int]:
         counts = dict.fromkeys(sorted(kinds_of_interest), 0)

@@ -45,7 +45,7 @@ def put(thing: Any, **values: Any) -> Any:
 
 BREAKS: dict[str, Callable[[Dispatcher, dict[str, bytes]], object]] = {
     "a route that runs without a slot": lambda d, c: put(d.routes[c["runs"]], assignment=None),
-    "a slot that is held for no job": lambda d, c: d.routes.pop(c["runs"]),
+    "a slot that is held for no job": lambda d, c: d.routes.remove(d.routes[c["runs"]]),
     "a route that waits outside of the backlog": lambda d, c: put(d.routes[c["runs"]], state=RouteState.QUEUED),
     "a forgotten route": lambda d, c: put(d.routes[c["runs"]], state=RouteState.FORGOTTEN),
     "an assignment in the wrong place": lambda d, c: put(worker_of(d).assignments[c["runs"]], cookie=c["waits"]),
@@ -60,6 +60,9 @@ BREAKS: dict[str, Callable[[Dispatcher, dict[str, bytes]], object]] = {
         worker_of(d), resuming=[worker_of(d).assignments[c["parked"]]], busy=2
     ),
     "outcomes that are miscounted": lambda d, c: put(d.outcomes, count=7),
+    "jobs that are miscounted": lambda d, c: put(d.routes, routes=7),
+    "marks that are miscounted": lambda d, c: put(d.routes, spent=7),
+    "RESULTs that are not awaited": lambda d, c: put(d.routes[c["runs"]].owner, awaited=7),
     "an outcome that is kept for ever": lambda d, c: d.outcomes.queue.clear(),
     "a backlog that is miscounted": lambda d, c: put(d.backlog, bytes=1),
     "a ring that is miscounted": lambda d, c: put(extras(d, c).progress, bytes=1),

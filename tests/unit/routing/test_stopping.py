@@ -242,4 +242,4 @@ def test_a_job_that_is_over_leaves_no_timer() -> None:
     assert armed() == [*leases, TimerKind.DEADLINE, TimerKind.RUN_LIMIT]
     driver.result(worker, cookie)
     assert armed() == [*leases, TimerKind.RETENTION]
-    assert not inside(driver).routes
+    assert not list(inside(driver).routes)

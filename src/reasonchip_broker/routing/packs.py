@@ -1,0 +1,100 @@
+"""Outcomes of plain jobs, kept by the pack.
+
+Jobs of one client that end well at about the same time, and asked for the same, differ in nothing but cookie, result and when they
+were taken. So they are kept together: a *pack* has their RESULTs, and stands in the place of their routes, in the table of jobs, in
+the queue of what is kept and among what the client is to acknowledge. To keep one more is to append to a list, and to acknowledge
+all of a pack is one step, since from then on it serves as the mark of all its cookies. Whoever asks for a single one of the jobs finds
+the pack *opened*: it has a route for each of them then, and they are treated like all others.
+"""
+
+from typing import final
+
+from reasonchip_broker.protocol.frames import HEADER_BYTES
+from reasonchip_broker.protocol.schemas import RunOptions
+from reasonchip_broker.routing.route import Route, RouteState
+
+SIZE_MAX = 256
+"""No more outcomes are kept in a pack."""
+
+SPAN_S = 0.05
+"""Nor any that ended so much later than the first: all are forgotten together."""
+
+COOKIE = slice(8, 24)
+"""Where it stands in a frame."""
+
+
+@final
+class Pack:
+    """Some outcomes, in the order in which they ended."""
+
+    __slots__ = (
+        "began_at",
+        "bytes",
+        "deadline",
+        "ends_in",
+        "frames",
+        "kind",
+        "options",
+        "owner",
+        "principal",
+        "routes",
+        "size",
+        "spent",
+        "state",
+        "taken",
+        "told",
+    )
+
+    def __init__(self, first: Route, now: float) -> None:
+        self.owner = first.owner
+        """The client that was sent them."""
+        self.principal = first.principal
+        self.options = first.options
+        self.kind = first.kind
+        self.began_at = now
+        self.deadline = 0.0
+        """When they are forgotten: when the last of them may be."""
+        self.frames: list[bytes] = []
+        """Their RESULTs, and the bare headers of those that are shrunk; nothing once the pack is open."""
+        self.taken: list[float] = []
+        """When each job was taken."""
+        self.size = 0
+        """How many they are, but for those of the present step."""
+        self.bytes = 0
+        """Bytes of the RESULTs that are kept."""
+        self.spent = 0
+        """So many, from the first on, are shrunk to their cookies."""
+        self.told = 0
+        """So many, from the first on, the client has acknowledged, or need not any more."""
+        self.state = RouteState.OVER
+        """FORGOTTEN when none is kept any more, as for a route."""
+        self.ends_in = 0
+        """The age in which the cookies are forgotten, once it is."""
+        self.routes: list[Route] | None = None
+        """The jobs, once the pack is open."""
+
+    def goes_on(self, options: RunOptions, now: float) -> bool:
+        """Whether jobs with these options may be added."""
+        return (
+            self.options is options
+            and self.state is RouteState.OVER
+            and self.routes is None
+            and self.size < SIZE_MAX
+            and now - self.began_at < SPAN_S
+        )
+
+    def cookies(self) -> list[bytes]:
+        """The cookies of its jobs, as long as it is not open."""
+        return [frame[COOKIE] for frame in self.frames]
+
+    def shrink(self, upto: int) -> int:
+        """Let the first so many RESULTs go, as long as it is not open; returns the bytes of those that were still kept."""
+        size = 0
+        frames = self.frames
+        for place in range(self.spent, upto):
+            frame = frames[place]
+            size += len(frame)
+            frames[place] = frame[:HEADER_BYTES]
+        self.bytes -= size
+        self.spent = upto
+        return size

@@ -1,0 +1,233 @@
+"""The table of jobs: what is known of each, by its cookie.
+
+A job has its entry from its RUN on: a `Route`, also while its outcome is kept, or the `Pack` that its outcome is kept in
+(`packs.py`). When the outcome is acknowledged, or has to make room, a *mark* takes its place: cookie and code are all that is known of
+it then, and the cookie can't run a second job. A pack of which nothing is kept is a mark as it is. So one look tells whether a cookie
+is new, and to shrink a job's record is to write over it.
+
+The entries live in many small dicts, by the last byte of the cookie: one large one would stop the loop for tens of milliseconds when
+it grows. Marks go by age: the age rises sixteen times in a period, and each dict is looked through once in it for marks whose time is
+over, so that a cookie is known for at least as many periods as its mark was given, and for little more than one longer. There is a
+bound for all marks together; beyond it the oldest go, a few from each dict in turn.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from reasonchip_broker.errors import InternalError
+from reasonchip_broker.limits import SPENT_SHARDS
+from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.routing.packs import COOKIE, Pack
+from reasonchip_broker.routing.route import Route, RouteState
+
+Mark: TypeAlias = tuple[int, str, int]
+"""The age in which it ends, whose job it was, and the code of its outcome."""
+
+AGES = 16
+"""How often the age rises in a period."""
+
+_SHARDS_PER_AGE = SPENT_SHARDS // AGES
+_PACK_MIN = 8
+"""Fewer cookies than this have a mark that they share with others, instead of a pack of their own."""
+
+_FORGOTTEN = RouteState.FORGOTTEN
+_EMPTY: list[Any] = []
+_nothing: Any = None
+
+_DROPPED_AT_ONCE = 8
+"""Into so many parts a dict's share of all marks is divided; one is dropped at a time."""
+
+
+class RouteTable:
+    """All jobs that are known, by cookie. At most `spent_max` marks are kept."""
+
+    __slots__ = ("_age", "_at_once", "_marks", "_next_to_age", "_next_to_trim", "_spent_max", "routes", "shards", "spent")
+
+    def __init__(self, spent_max: int) -> None:
+        self.shards: list[dict[bytes, Any]] = [{} for _ in range(SPENT_SHARDS)]
+        """Routes, packs and marks, by the cookie's last byte. Public for the hot path, which keeps the two counts as well."""
+        self.routes = 0
+        """How many jobs have more than a mark."""
+        self.spent = 0
+        """How many have a mark."""
+        self._spent_max = spent_max
+        self._at_once = max(1, spent_max // SPENT_SHARDS // _DROPPED_AT_ONCE)
+        self._age = 0
+        self._next_to_age = 0
+        self._next_to_trim = 0
+        self._marks: dict[Mark, Mark] = {}
+
+    # Jobs
+
+    def get(self, cookie: bytes) -> Route | None:
+        """The job with this cookie, unless there is none, or nothing but a mark."""
+        shard = self.shards[cookie[15]]
+        entry = shard.get(cookie)
+        if type(entry) is Pack and entry.state is RouteState.OVER:
+            self.open(entry)
+            entry = shard[cookie]
+        return entry if type(entry) is Route else None
+
+    def __getitem__(self, cookie: bytes) -> Route:
+        """The job with this cookie. Raises KeyError if `get` finds none."""
+        route = self.get(cookie)
+        if route is None:
+            raise KeyError(cookie)
+        return route
+
+    def __contains__(self, cookie: bytes) -> bool:
+        """Whether the cookie is taken, if only by a mark."""
+        return cookie in self.shards[cookie[15]]
+
+    def __iter__(self) -> Iterator[Route]:
+        """All jobs that are not over, and of those that are the ones that are kept by themselves. O(all that is known)."""
+        return (entry for shard in self.shards for entry in shard.values() if type(entry) is Route)
+
+    def packs(self) -> Iterator[tuple[bytes, Pack]]:
+        """The cookies of all others that are over, and the packs that they are in, or were. O(all that is known)."""
+        return ((cookie, entry) for shard in self.shards for cookie, entry in shard.items() if type(entry) is Pack)
+
+    def add(self, route: Route) -> None:
+        """A new job, whose cookie is not taken."""
+        self.shards[route.cookie[15]][route.cookie] = route
+        self.routes += 1
+
+    def remove(self, route: Route) -> None:
+        """Leave nothing of a job: its cookie is free."""
+        del self.shards[route.cookie[15]][route.cookie]
+        self.routes -= 1
+
+    def open(self, pack: Pack) -> None:
+        """Let each outcome of a pack that is not open, and keeps something, be kept by itself."""
+        routes: list[Route] = []
+        mark = self.mark(pack.principal, Code.OK)
+        for place, frame in enumerate(pack.frames):
+            cookie = frame[COOKIE]
+            route = Route(cookie, pack.owner, pack.principal, pack.options, pack.kind, RouteState.OVER, 1)
+            route.taken_at = pack.taken[place]
+            route.deadline = pack.deadline
+            if place < pack.spent:
+                route.state = RouteState.FORGOTTEN
+            else:
+                route.frame = frame
+            self.shards[cookie[15]][cookie] = mark if place < pack.spent else route
+            routes.append(route)
+        pack.routes = routes
+        pack.frames = []
+        pack.taken = []
+
+    def remove_pack(self, pack: Pack) -> None:
+        """Leave nothing of the jobs of a pack that is not open, but of those that have shrunk."""
+        shards = self.shards
+        for cookie in pack.cookies()[pack.spent :]:
+            del shards[cookie[15]][cookie]
+        self.routes -= pack.size - pack.spent
+        self.close(pack)
+
+    # Marks
+
+    def mark(self, principal: str, code: int, periods: int = 1) -> Mark:
+        """What is to be known, for so many periods at least, of a job of this principal with this code."""
+        mark = (self._age + AGES * periods + 1, principal, code)
+        # One tuple for all that are alike: a million of them would cost more than the cookies.
+        return self._marks.setdefault(mark, mark)
+
+    def spend(self, route: Route, code: int, periods: int = 1) -> None:
+        """Leave nothing of a job but a mark."""
+        self.shards[route.cookie[15]][route.cookie] = self.mark(route.principal, code, periods)
+        self.routes -= 1
+        self.spent += 1
+        self.trim()
+
+    def spend_pack(self, pack: Pack, upto: int) -> int:
+        """Leave nothing but marks of the first so many jobs of a pack that is not open; returns the bytes of their RESULTs."""
+        spent = upto - pack.spent
+        if upto == pack.size:
+            size = pack.bytes
+            if upto < _PACK_MIN:
+                mark = self.mark(pack.principal, Code.OK)
+                for cookie in pack.cookies():
+                    self.shards[cookie[15]][cookie] = mark
+            self.close(pack)
+        else:
+            size = pack.shrink(upto)
+        self.routes -= spent
+        self.spent += spent
+        if self.spent > self._spent_max:
+            self.trim()
+        return size
+
+    def close(self, pack: Pack) -> None:
+        """Nothing of a pack is kept any more: it is the mark of those cookies that still lead to it."""
+        pack.state = _FORGOTTEN
+        pack.spent = pack.size
+        pack.bytes = 0
+        pack.ends_in = self._age + AGES + 1
+        pack.owner = pack.options = pack.kind = pack.routes = _nothing
+        pack.frames = pack.taken = _EMPTY
+
+    def spent_by(self, cookie: bytes) -> tuple[str, int] | None:
+        """Whose job it was and its code, if that is all that is known of it."""
+        if self.get(cookie) is not None:
+            return None
+        entry = self.shards[cookie[15]].get(cookie)
+        if type(entry) is Pack:
+            return entry.principal, Code.OK
+        return (entry[1], entry[2]) if entry is not None else None
+
+    def age(self) -> None:
+        """The time of one dict in this period has come: marks in it that are over go."""
+        number = self._next_to_age
+        shard, age = self.shards[number], self._age
+        if shard:
+            left = self.shards[number] = {cookie: entry for cookie, entry in shard.items() if _lasts(entry, age)}
+            self.spent -= len(shard) - len(left)
+        self._next_to_age = number = (number + 1) % SPENT_SHARDS
+        if not number % _SHARDS_PER_AGE:
+            self._age = age + 1
+            # New ones last longer than these, so that they are not made any more.
+            self._marks = {mark: mark for mark in self._marks if mark[0] > age + AGES}
+
+    def trim(self) -> None:
+        """Let the oldest marks go, as long as there are too many."""
+        for _ in range(SPENT_SHARDS):
+            if self.spent <= self._spent_max:
+                return
+            shard = self.shards[self._next_to_trim]
+            self._next_to_trim = (self._next_to_trim + 1) % SPENT_SHARDS
+            oldest: list[bytes] = []
+            for cookie, entry in shard.items():
+                if type(entry) is tuple or (type(entry) is Pack and entry.state is RouteState.FORGOTTEN):
+                    oldest.append(cookie)
+                    if len(oldest) >= self._at_once:
+                        break
+            for cookie in oldest:
+                del shard[cookie]
+            self.spent -= len(oldest)
+
+    def invariants(self) -> None:
+        """Raise InternalError if an entry is in the wrong place, or the counts are not of what there is."""
+        routes = spent = 0
+        packs: dict[int, Pack] = {}
+        for number, shard in enumerate(self.shards):
+            for cookie, entry in shard.items():
+                if cookie[15] != number or (type(entry) is Route and entry.cookie != cookie):
+                    raise InternalError(f"{cookie.hex()} is filed in the wrong place")
+                if type(entry) is Route:
+                    routes += 1
+                    continue
+                spent += 1
+                if type(entry) is Pack and entry.state is RouteState.OVER:
+                    packs[id(entry)] = entry
+        kept = sum(pack.size - pack.spent for pack in packs.values())
+        if (self.routes, self.spent) != (routes + kept, spent - kept):
+            raise InternalError(
+                f"{routes + kept} jobs and {spent - kept} marks are in a table that counts {self.routes} and {self.spent}"
+            )
+
+
+def _lasts(entry: Any, age: int) -> bool:
+    """Whether an entry is no mark, or one whose time is not over."""
+    if type(entry) is Pack:
+        return entry.state is RouteState.OVER or entry.ends_in > age
+    return type(entry) is Route or entry[0] > age

@@ -52,6 +52,9 @@ RETRY_NAMES_MAX = 32
 SESSION_GRACE_S_MAX = 60.0
 """For how long a worker may ask that its jobs wait for it to come back: its jobs' owners wait as well."""
 
+CHUNK_HEAD_BYTES_MAX = 256
+"""Header and meta of a PROGRESS or INPUT that makes sense, which count for nothing in a window; what is beyond that counts."""
+
 STATUS_CHILDREN_MAX = 1_000
 """Jobs of a run tree that one STATUS shows."""
 

@@ -9,6 +9,7 @@ from struct import Struct
 from reasonchip_broker.protocol.codes import NO_COOKIE
 from reasonchip_broker.protocol.frames import HEADER, HEADER_BYTES, LENGTH_MIN
 
+_LENGTH = Struct(">I")
 _ATTEMPT = Struct(">H")
 _NUMBER = Struct(">I")
 _META_LENGTH = Struct(">I")
@@ -87,9 +88,11 @@ def payload_of(frame: bytes) -> bytes:
 
 
 def payload_length(frame: bytes) -> int:
-    """How many bytes its payload has."""
+    """How many bytes its payload has, as its header says: of a frame that was skipped nothing else is there, and nobody has looked
+    at what that says of its meta."""
+    length: int = _LENGTH.unpack_from(frame)[0]
     meta_length: int = _META_LENGTH.unpack_from(frame, _META_LENGTH_AT)[0]
-    return len(frame) - HEADER_BYTES - meta_length
+    return max(0, length - LENGTH_MIN - meta_length)
 
 
 def readdressed(frame: bytes, attempt: int, number: int) -> bytes:

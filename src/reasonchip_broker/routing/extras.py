@@ -47,11 +47,9 @@ class Extras:
         "base",
         "batched",
         "children",
-        "credited",
         "followers",
         "history",
         "input_credit",
-        "input_credited",
         "input_next",
         "inputs",
         "orphan_timer",
@@ -69,8 +67,6 @@ class Extras:
         self.progress: Ring | None = None
         self.base = 0
         """The highest number of progress in earlier attempts: a worker counts from 1 in each."""
-        self.credited = 0
-        """Up to which number of progress its worker was given credit again."""
         self.after_break = False
         """Whether its worker has just come back, and progress may have been lost on the way."""
         self.inputs: Ring | None = None
@@ -78,8 +74,6 @@ class Extras:
         """The number of the next chunk of input for this attempt."""
         self.input_credit = 0
         """How much more of it the worker may be sent."""
-        self.input_credited = 0
-        """Up to which number of input its sender was given credit again."""
         self.senders: deque[Sender] = deque()
         """Who sent the input that is not credited yet, in order."""
         self.history: list[AttemptRecord] = []

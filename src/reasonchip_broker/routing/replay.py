@@ -7,6 +7,7 @@ like this."""
 from collections import OrderedDict, deque
 
 from reasonchip_broker.errors import InternalError
+from reasonchip_broker.routing.allowance import Allowance
 
 
 class Budget:
@@ -35,16 +36,17 @@ class Budget:
 
 
 class Ring:
-    """Frames by number, from 1. `taken` is the highest number that need not be kept for anybody's sake: beyond it, nothing is
-    overwritten as long as its sender keeps to its allowance (`allowed_bytes`)."""
+    """Frames by number, from 1. `taken` is the highest number that need not be kept for anybody's sake: what is beyond it does not go
+    for being too many bytes, since it is no more than its sender's `allowance` and what was there when a reader began anew. To all
+    rings together only what is under way is worth that much."""
 
-    __slots__ = ("_allowed_bytes", "_budget", "_bytes_max", "_chunks_max", "_frames", "bytes", "first", "taken")
+    __slots__ = ("_budget", "_bytes_max", "_chunks_max", "_frames", "allowance", "bytes", "first", "taken")
 
-    def __init__(self, budget: Budget, chunks_max: int, bytes_max: int, allowed_bytes: int) -> None:
+    def __init__(self, budget: Budget, chunks_max: int, bytes_max: int, allowance: Allowance) -> None:
         self._budget = budget
         self._chunks_max = chunks_max
         self._bytes_max = bytes_max
-        self._allowed_bytes = allowed_bytes
+        self.allowance = allowance
         self._frames: deque[bytes] = deque()
         self.bytes = 0
         self.first = 1
@@ -72,7 +74,8 @@ class Ring:
         while self.first < self.last and (
             len(self._frames) > self._chunks_max or self.bytes > self._bytes_max or budget.bytes > budget.bytes_max
         ):
-            if self.first > self.taken and len(self._frames) <= self._chunks_max and self.bytes - size <= self._allowed_bytes:
+            kept_for_somebody = self.first > self.taken and len(self._frames) <= self._chunks_max
+            if kept_for_somebody and (budget.bytes <= budget.bytes_max or self.first > self.allowance.credited):
                 return
             self._drop_first()
 
@@ -83,8 +86,9 @@ class Ring:
         self._budget.bytes -= size
 
     def skip_to(self, number: int) -> None:
-        """Chunks up to `number` - 1 will never come: forget all there are, and go on from there."""
+        """Chunks up to `number` - 1 will never come: forget all there are, and go on from there with the whole allowance."""
         self.clear()
+        self.allowance.begin(number - 1)
         self.first = number
         self.taken = number - 1
 

@@ -8,11 +8,13 @@ was overwritten, and are told so. A job that nobody reads, or whose owner has no
 When a job is over, all that is left for a follower is sent before the RESULT, whatever its credit: it is no more than a ring.
 """
 
+from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.binary import NUMBER_MAX, payload_length, readdressed
+from reasonchip_broker.protocol.binary import NUMBER_MAX, readdressed
 from reasonchip_broker.protocol.codes import Code, Dialect, PacketType
 from reasonchip_broker.protocol.frames import OVERSIZED, Frame
+from reasonchip_broker.routing.allowance import Allowance, size_of
 from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.counters import Counters
@@ -45,7 +47,8 @@ class Streams:
 
     def _ring(self) -> Ring:
         limits = self._limits
-        return Ring(self.budget, limits.ring_chunks_max, limits.ring_bytes_max, limits.credit_bytes_max)
+        allowance = Allowance(limits.credit_frames, limits.credit_bytes_max)
+        return Ring(self.budget, limits.ring_chunks_max, limits.ring_bytes_max, allowance)
 
     def extras_of(self, route: Route) -> Extras:
         """The further record of a job; made, if it has none."""
@@ -77,17 +80,18 @@ class Streams:
                 self._counters.progress_dropped += 1
                 return
             self._flush(route, extras)
-            ring.skip_to(number)
             # What was lost on the way was sent within the credit of the connection that broke; this one has all of its own.
-            extras.credited = number - 1
+            ring.skip_to(number)
         extras.after_break = False
-        if kind >= OVERSIZED or ring.last - extras.credited >= self._limits.credit_frames:
+        size = size_of(raw)
+        if kind >= OVERSIZED or not ring.allowance.admits(size):
             # It was too large, or more than this worker was allowed: that it is missing is what can be told of it.
             raw = packets.gap(PacketType.PROGRESS, cookie, attempt, number, number)
             self._counters.progress_dropped += 1
         elif extras.base:
             raw = readdressed(raw, attempt, number)
         ring.append(raw)
+        ring.allowance.sent(size)
         self._counters.progress += 1
         for follower in extras.followers:
             self._pump(route, ring, follower)
@@ -183,29 +187,19 @@ class Streams:
         if number != last + 1:
             self._answers.reply(peer, PacketType.INPUT, Code.BAD_PACKET, f"input {last + 1} was expected", cookie, number)
             return
-        if not self._has_credit(ring, extras, raw):
+        size = size_of(raw)
+        if not ring.allowance.admits(size):
             self._answers.reply(
                 peer, PacketType.INPUT, Code.OVERLOADED, "there is no credit for more input", cookie, number, retry_ms=1000
             )
             return
         ring.append(raw)
+        ring.allowance.sent(size)
         if not extras.senders or extras.senders[-1].peer is not peer:
             extras.senders.append(Sender(peer))
         extras.senders[-1].last = number
         self.pump_input(route)
         self._touched[route] = None
-
-    def _has_credit(self, ring: Ring, extras: Extras, frame: bytes) -> bool:
-        """Whether a chunk of input may be sent, besides those that were not credited yet; one alone always may."""
-        limits, credited, last = self._limits, extras.input_credited, ring.last
-        if last == credited:
-            return True
-        if last - credited >= limits.credit_frames:
-            return False
-        if ring.bytes + len(frame) <= limits.credit_bytes_max:
-            return True
-        under_way = sum(payload_length(ring.get(number)) for number in range(max(ring.first, credited + 1), last + 1))
-        return under_way + payload_length(frame) <= limits.credit_bytes_max
 
     def oversized_input(self, peer: Peer, frame: Frame) -> None:
         """INPUT over the frame limit."""
@@ -239,7 +233,8 @@ class Streams:
     def attempt_began(self, route: Route, extras: Extras) -> None:
         """A job was sent to a worker: what that is allowed begins anew, and its input from the beginning."""
         if extras.progress is not None:
-            extras.base = extras.credited = extras.progress.last
+            extras.base = extras.progress.last
+            extras.progress.allowance.begin(extras.base)
         extras.after_break = False
         extras.input_next = 1
         extras.input_credit = self._limits.credit_frames
@@ -248,7 +243,8 @@ class Streams:
 
     def resumed(self, route: Route, extras: Extras) -> None:
         """The worker of a job is back, and goes on with this attempt."""
-        extras.credited = extras.progress.last if extras.progress is not None else 0
+        if extras.progress is not None:
+            extras.progress.allowance.begin(extras.progress.last)
         extras.after_break = True
         # What the worker had not given credit for may not have arrived; what has, it knows by its number.
         not_taken = self._limits.credit_frames - extras.input_credit
@@ -311,25 +307,27 @@ class Streams:
         if ring is not None:
             primary = self.primary(route)
             ring.taken = ring.last if primary is None else primary.next - 1
-            if assignment is not None and ring.taken > extras.credited and self._holds(assignment):
-                credit = packets.credit(route.cookie, assignment.attempt, ring.taken - extras.credited)
+            if assignment is not None and ring.taken > ring.allowance.credited and self._holds(assignment):
+                credit = packets.credit(route.cookie, assignment.attempt, ring.allowance.credit(ring.taken))
                 self._effects.send(assignment.worker.peer, credit)
-                extras.credited = ring.taken
         inputs, senders = extras.inputs, extras.senders
-        while inputs is not None and senders and inputs.taken > extras.input_credited:
+        while inputs is not None and senders and inputs.taken > inputs.allowance.credited:
             sender = senders[0]
             taken = min(inputs.taken, sender.last)
+            credited = inputs.allowance.credit(taken)
             if sender.peer.state is not _GONE:
-                self._effects.send(sender.peer, packets.credit(route.cookie, 0, taken - extras.input_credited))
-            extras.input_credited = taken
+                self._effects.send(sender.peer, packets.credit(route.cookie, 0, credited))
             if taken == sender.last:
                 senders.popleft()
 
     def invariants(self) -> None:
-        """Raise InternalError if a ring is not as it should be."""
+        """Raise InternalError if a ring is not as it should be, or does not agree with what its sender has under way."""
         for route in self._routes:
             extras = route.extras
-            if extras is not None:
-                for ring in (extras.progress, extras.inputs):
-                    if ring is not None:
-                        ring.invariants()
+            for ring in (extras.progress, extras.inputs) if extras is not None else ():
+                if ring is not None:
+                    ring.invariants()
+                    if ring.allowance.credited + ring.allowance.under_way != ring.last:
+                        raise InternalError(
+                            f"credit for {ring.allowance.credited} of {ring.last} chunks, the rest not under way"
+                        )

@@ -44,6 +44,7 @@ def test_single_fields_are_read_without_the_rest(raw: bytes) -> None:
     assert binary.number_of(raw) == packet.number
     assert binary.meta_of(raw) == packet.meta
     assert binary.payload_of(raw) == packet.payload
+    assert binary.payload_length(raw) == binary.payload_length(raw[:HEADER_BYTES]) == len(packet.payload)
 
 
 @pytest.mark.parametrize(("attempt", "number"), [(0, 0), (1, 1), (binary.ATTEMPT_MAX, binary.NUMBER_MAX)])

@@ -10,7 +10,7 @@ from .scenes import driven, inside
 def test_a_new_record_says_that_nothing_has_happened() -> None:
     extras = Extras()
     assert (extras.followers, extras.children, extras.history, list(extras.senders)) == ([], {}, [], [])
-    assert (extras.base, extras.credited, extras.input_next, extras.input_credited) == (0, 0, 1, 0)
+    assert (extras.base, extras.progress, extras.inputs, extras.input_next) == (0, None, None, 1)
     assert not extras.attached
     assert not extras.after_break
     assert not extras.batched

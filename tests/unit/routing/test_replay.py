@@ -3,11 +3,12 @@
 import pytest
 
 from reasonchip_broker.errors import InternalError
+from reasonchip_broker.routing.allowance import Allowance
 from reasonchip_broker.routing.replay import Budget, Ring
 
 
-def ring(budget: Budget | None = None, chunks: int = 4, size: int = 100, allowed: int = 20) -> Ring:
-    return Ring(budget or Budget(1_000), chunks, size, allowed)
+def ring(budget: Budget | None = None, chunks: int = 4, size: int = 100) -> Ring:
+    return Ring(budget or Budget(1_000), chunks, size, Allowance(chunks, size))
 
 
 def filled(numbers: int, frame: bytes = b"x" * 10, **options: int) -> Ring:
@@ -42,17 +43,28 @@ def test_one_chunk_is_kept_whatever_its_size() -> None:
     assert (made.first, made.last, made.bytes) == (3, 3, 500)
 
 
-def test_what_is_not_taken_stays_as_long_as_its_sender_keeps_to_its_allowance() -> None:
-    made = ring(size=25, allowed=20)
+def test_what_is_not_taken_stays_whatever_its_size_and_goes_once_it_is() -> None:
+    made = ring(size=25)
+    for frame in (b"x" * 1_000, b"y", b"z"):
+        made.append(frame)
+    assert (made.first, made.bytes) == (1, 1_002)
+    made.taken = 1
+    made.append(b"x" * 10)
+    assert (made.first, made.bytes) == (2, 12)
+
+
+def test_to_make_room_for_other_rings_what_was_credited_goes_though_it_is_not_taken() -> None:
+    made = ring(Budget(25), size=1_000)
     for _ in range(3):
         made.append(b"x" * 10)
     assert (made.first, made.bytes) == (1, 30)
+    made.allowance.credited = 1
     made.append(b"x" * 10)
     assert (made.first, made.bytes) == (2, 30)
 
 
 def test_so_many_chunks_are_never_passed_even_by_what_is_not_taken() -> None:
-    made = ring(size=1000, allowed=1000)
+    made = ring(size=1000)
     for _ in range(9):
         made.append(b"x")
         made.invariants()
@@ -62,7 +74,7 @@ def test_so_many_chunks_are_never_passed_even_by_what_is_not_taken() -> None:
 def test_after_a_skip_numbers_go_on_from_there() -> None:
     made = filled(2)
     made.skip_to(9)
-    assert (made.first, made.last, made.bytes, made.taken) == (9, 8, 0, 8)
+    assert (made.first, made.last, made.bytes, made.taken, made.allowance.credited) == (9, 8, 0, 8, 8)
     made.append(b"y")
     assert (made.last, made.get(9)) == (9, b"y")
     made.invariants()

@@ -142,6 +142,46 @@ def test_a_worker_that_sends_more_than_it_may_loses_that_and_is_told_nothing() -
     assert any(len(number) == 2 for number in numbers)
 
 
+def seen_after(sizes: tuple[int, ...], **limits: int) -> tuple[SwitchboardDriver, FakeLink, FakeLink, bytes, list[Any]]:
+    """What an owner that does not read for a while is sent in the end, of chunks of these sizes."""
+    driver, client, worker, cookie = followed(limits={"credit_bytes_max": 100, **limits})
+    driver.congest(client)
+    for number, size in enumerate(sizes, 1):
+        driver.send(worker, packets.progress(cookie, 1, number, bytes(size), "bytes"))
+    driver.unblock(client)
+    return driver, client, worker, cookie, chunks(client.take())
+
+
+def test_what_a_worker_sends_beyond_the_window_is_a_gap_and_what_came_before_it_stays() -> None:
+    driver, client, worker, cookie, seen = seen_after((60, 40, 1), ring_bytes_max=150)
+    assert (seen, credited(worker.take())) == ([(1,), (2,), (3, 3)], 3)
+    assert inside(driver).counters.progress_dropped == 1
+    driver.send(worker, packets.progress(cookie, 1, 4, bytes(100), "bytes"))
+    assert chunks(client.take()) == [(4,)]
+
+
+def test_a_chunk_of_any_size_is_taken_when_none_is_under_way_and_nothing_beside_it() -> None:
+    driver, client, worker, cookie, seen = seen_after((5_000, 1), ring_bytes_max=150)
+    assert seen == [(1,), (2, 2)]
+    driver.send(worker, packets.progress(cookie, 1, 3, bytes(5_000), "bytes"))
+    assert chunks(client.take()) == [(3,)]
+
+
+def test_what_is_within_the_window_is_not_overwritten_though_all_rings_are_full() -> None:
+    assert seen_after((25,) * CREDIT, rings_bytes_max=50)[-1] == [(1,), (2,), (3,), (4,)]
+
+
+def test_a_new_owner_misses_nothing_that_was_there_when_it_came() -> None:
+    driver, _, worker, cookie = followed(limits={"ring_bytes_max": 200}, follow=False)
+    driver.progress(worker, cookie, *range(1, 5))
+    owner = driver.client()
+    driver.congest(owner)
+    driver.attach(owner, cookie, first=1)
+    driver.progress(worker, cookie, *range(5, 9))
+    driver.result(worker, cookie)
+    assert chunks(owner.take()) == [(number,) for number in range(1, 9)]
+
+
 @pytest.mark.parametrize("options", [{"follow": False}, {"follow": False, "detach": True}])
 def test_without_a_reader_the_worker_is_credited_freely_and_the_ring_keeps_the_latest(options: dict[str, Any]) -> None:
     driver, client, worker, cookie = followed(limits={"ring_chunks_max": 5}, **options)

@@ -32,6 +32,7 @@ LIMITS = Limits(
     handshake_s=5.05,
     outbox_bytes_mark=400,
     credit_frames=4,
+    credit_bytes_max=100,
     ring_chunks_max=6,
     retention_s=7.0,
     outcomes_max=30,

@@ -2,7 +2,8 @@
 
 What must be seen: each follower gets one growing sequence of the chunks that were sent, none silently missing; what it misses is told,
 and only chunks that the broker may have dropped; nobody is sent more than there is credit for, and everything that there is credit for;
-all that is left comes before the RESULT and nothing after it; senders are credited what was taken, no more and no less.
+all that is left comes before the RESULT and nothing after it; senders are credited what was taken, no more and no less; what is sent
+beyond that, in chunks or in bytes, is missing or refused, and nothing else is for its sake.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 NOT_FOUND, NOT_ALLOWED = frozenset({Code.COOKIE_NOT_FOUND}), frozenset({Code.NOT_ALLOWED})
 BAD_PACKET, OVERLOADED = frozenset({Code.BAD_PACKET}), frozenset({Code.OVERLOADED})
-PAYLOADS = (b"c", b"chunk", b"0" * 40)
+PAYLOADS = (b"c", b"chunk", b"0" * 40, b"1" * 120)
+"""Two of the third are within a window, three are not; the last is over it, and goes alone."""
+
 ENCODING = "text"
 
 Operation = tuple[object, ...]
@@ -43,12 +46,15 @@ class Stream:
         "inputs",
         "lowest",
         "owed",
+        "sizes",
         "touched",
     )
 
     def __init__(self, credit: int) -> None:
         self.chunks: list[tuple[int, bytes] | None] = []
         """Attempt and payload of each chunk of progress; None for one that is known to be missing."""
+        self.sizes: list[int] = []
+        """How many bytes of payload each had, also of those that are missing."""
         self.lowest = 1
         """The oldest chunk that the broker must still have."""
         self.base = 0
@@ -72,6 +78,11 @@ class Stream:
     def last(self) -> int:
         """The number of the latest chunk of progress."""
         return len(self.chunks)
+
+    def put(self, size: int, *chunks: tuple[int, bytes] | None) -> None:
+        """The next chunks of progress."""
+        self.chunks += chunks
+        self.sizes += [size] * len(chunks)
 
 
 class Streams(Feature):
@@ -113,6 +124,12 @@ class Streams(Feature):
             self._touched.append(job)
         return stream
 
+    def _fits(self, under_way: list[int], payload: bytes) -> bool:
+        """Whether one more chunk may be sent, beside those of so many bytes that are not credited yet."""
+        limits = self.model.limits
+        fits = len(under_way) < limits.credit_frames and sum(under_way) + len(payload) <= limits.credit_bytes_max
+        return not under_way or fits
+
     # Progress
 
     def progress(
@@ -130,7 +147,7 @@ class Streams(Feature):
             self._progress(id, cookie, payload, wrong, attempt, beyond)
 
     def _progress(self, id: int, cookie: bytes, payload: bytes, wrong: int, attempt: int | None, beyond: bool) -> None:
-        model, worker = self.model, self.model.workers.get(id)
+        worker = self.model.workers.get(id)
         if worker is None or worker.is_json or worker.greeting_until is not None:
             return
         hold = worker.held.get(cookie)
@@ -140,7 +157,7 @@ class Streams(Feature):
             self.world.send(worker, packets.progress(cookie, attempt or 1, 1 + wrong, payload, ENCODING))
             return
         stream = self.of(job)
-        if stream.last - stream.credited >= model.limits.credit_frames and not beyond:
+        if not (beyond or self._fits(stream.sizes[stream.credited :], payload)):
             return
         self._send_chunk(worker, job, hold, payload, wrong)
 
@@ -157,15 +174,15 @@ class Streams(Feature):
         if missing:
             # What is left of before the break is sent at once: the ring begins anew.
             stream.flushed = True
-            stream.chunks += [None] * missing
+            stream.put(0, *[None] * missing)
             # They were sent before the break, and credit has begun anew since.
             stream.credited = stream.floor = stream.last
             stream.lowest = stream.last + 1
-        if stream.last - stream.credited >= limits.credit_frames:
-            self.dropped += 1
-            stream.chunks.append(None)
+        if self._fits(stream.sizes[stream.credited :], payload):
+            stream.put(len(payload), (hold.attempt, payload))
         else:
-            stream.chunks.append((hold.attempt, payload))
+            self.dropped += 1
+            stream.put(len(payload), None)
         stream.lowest = max(stream.lowest, stream.last - limits.ring_chunks_max + 1)
         self.touch(job)
         self.world.send(worker, frame)
@@ -259,12 +276,12 @@ class Streams(Feature):
             self._repeats.append((end, cookie))
         else:
             stream = self.of(job)
-            if len(stream.inputs) - stream.input_sent >= model.limits.credit_frames:
-                refusal = OVERLOADED
-            else:
+            if self._fits([len(sent) for sent in stream.inputs[stream.input_sent :]], payload):
                 stream.inputs.append(payload)
                 stream.owed.append((number, end))
                 self.touch(job)
+            else:
+                refusal = OVERLOADED
         if refusal:
             model.answer(end, PacketType.INPUT, refusal)
         self.world.send(end, packets.input_chunk(cookie, number, payload, ENCODING))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from reasonchip_broker.routing.allowance import Allowance
 from reasonchip_broker.routing.replay import Ring
 from reasonchip_broker.routing.streams import Streams
 from tests.unit.switchboard.interpreted import needs_interpreted_core
@@ -57,6 +58,24 @@ def test_a_silent_gap_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytes
 @needs_interpreted_core
 def test_credit_that_is_not_given_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     assert "has credit up to 0" in found(monkeypatch, Streams, "settle", RUN, CHUNK)
+
+
+def test_more_than_a_window_of_bytes_is_a_gap_or_refused() -> None:
+    large = ("progress", WORKER, JOB, b"0" * 40, 0, None, True)
+    alone = ("progress", WORKER, JOB, b"1" * 120, 0, None, True)
+    client = ("congest", CLIENT), *[large] * 3, ("unblock", CLIENT), ("congest", CLIENT), alone, large, ("unblock", CLIENT)
+    assert told(RUN, *client, alone, RESULT) == ""
+    waits = ("run", CLIENT, b"cookie         2", "lonely")
+    assert told(waits, *[("input", CLIENT, b"cookie         2", b"0" * 40)] * 3) == ""
+
+
+@needs_interpreted_core
+def test_a_window_without_a_bound_in_bytes_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    def admits(allowance: Allowance, size: int) -> bool:
+        return allowance.under_way < 4
+
+    large = ("progress", WORKER, JOB, b"0" * 40, 0, None, True)
+    assert "were dropped" in found(monkeypatch, Allowance, "admits", RUN, ("congest", CLIENT), *[large] * 3, by=admits)
 
 
 @needs_interpreted_core

@@ -122,6 +122,8 @@ def test_it_counts_what_happens_to_jobs() -> None:
         "retried": 0,
         "progress": 0,
         "progress_dropped": 0,
+        "parking_dropped": 0,
+        "extends_dropped": 0,
     }
 
 

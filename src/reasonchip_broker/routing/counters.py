@@ -2,7 +2,9 @@
 
 NAMES = (
     "cancelled",
+    "extends_dropped",
     "finished",
+    "parking_dropped",
     "progress",
     "progress_dropped",
     "queued",
@@ -31,6 +33,10 @@ class Counters:
         """PROGRESS that counted."""
         self.progress_dropped = 0
         """PROGRESS that counted for nothing: of another's job, a stale attempt, or out of order."""
+        self.parking_dropped = 0
+        """PARKs and RESUMEs that counted for nothing: of a job that is over, unknown or another's, or of another attempt."""
+        self.extends_dropped = 0
+        """EXTENDs that counted for nothing, for the same reasons."""
         self.retried = 0
         """Attempts that ended without ending their job."""
         self.results_dropped = 0

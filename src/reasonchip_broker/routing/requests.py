@@ -7,7 +7,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import meta_of
 from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, Code, Dialect, PacketType
 from reasonchip_broker.protocol.frames import OVERSIZED, Frame
-from reasonchip_broker.routing.assignment import Assignment
+from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.followers import may
 from reasonchip_broker.routing.peers import Handlers, Peer
@@ -16,6 +16,7 @@ from reasonchip_broker.routing.route import RouteState
 Closer = Callable[[Peer, CloseReason, str], None]
 
 _OVER = RouteState.OVER
+_HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
 
 
 class Requests:
@@ -168,23 +169,31 @@ class Requests:
 
     @staticmethod
     def _held(peer: Peer, frame: Frame) -> Assignment | None:
-        """The attempt that a worker speaks of, if it holds it."""
+        """The attempt that a worker speaks of, if it holds it and its job is not over."""
         assignment = peer.worker.assignments.get(frame[1]) if peer.worker is not None else None
-        return assignment if assignment is not None and assignment.attempt == frame[4] else None
+        if assignment is None or assignment.attempt != frame[4] or assignment.state not in _HOLDING:
+            return None
+        return assignment
 
     def _park(self, peer: Peer, frame: Frame) -> None:
         assignment = self._held(peer, frame)
-        if assignment is not None:
+        if assignment is None:
+            self._dispatcher.counters.parking_dropped += 1
+        else:
             self._dispatcher.slots.park(assignment)
 
     def _resume(self, peer: Peer, frame: Frame) -> None:
         assignment = self._held(peer, frame)
-        if assignment is not None:
+        if assignment is None:
+            self._dispatcher.counters.parking_dropped += 1
+        else:
             self._dispatcher.slots.ask_back(assignment)
 
     def _extend(self, peer: Peer, frame: Frame) -> None:
         assignment = self._held(peer, frame)
-        if assignment is not None and frame[5]:
+        if assignment is None:
+            self._dispatcher.counters.extends_dropped += 1
+        elif frame[5]:
             self._dispatcher.stopping.extend(assignment, frame[5])
 
     def register(self, peer: Peer, frame: Frame) -> None:

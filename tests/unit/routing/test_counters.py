@@ -16,7 +16,7 @@ def test_every_counter_is_told_by_its_name() -> None:
     assert counters.as_dict() == expected
     assert set(expected) == {
         *("cancelled", "finished", "queued", "refused", "results_dropped", "results_unheard"),
-        *("progress", "progress_dropped", "retried"),
+        *("progress", "progress_dropped", "retried", "parking_dropped", "extends_dropped"),
     }
 
 

@@ -74,13 +74,26 @@ def test_asking_back_a_slot_that_was_not_lent_is_answered_and_parking_twice_chan
     assert driver.switchboard.free_slots("p") == 1
 
 
-def test_park_and_resume_of_what_is_not_held_change_nothing() -> None:
+def test_park_and_resume_of_what_is_not_held_change_nothing_and_are_counted() -> None:
     driver, _, worker, cookie = parked()
     other = driver.worker(1, ("q",))
     for link, asked, attempt in ((other, cookie, 1), (worker, cookie, 2), (worker, b"unknown".ljust(16), 1)):
         driver.resume(link, asked, attempt)
         driver.park(link, asked, attempt)
         assert link.take() == []
+    assert inside(driver).counters.parking_dropped == 6
+
+
+def test_park_and_resume_of_a_job_that_is_over_are_counted_and_of_one_that_is_parked_are_not() -> None:
+    driver, _, worker, cookie = parked()
+    driver.park(worker, cookie)
+    driver.resume(worker, cookie)
+    assert inside(driver).counters.parking_dropped == 0
+    late = driver.run(driver.client(), left_ms=10)
+    driver.advance(0.1)
+    driver.park(worker, late)
+    driver.resume(worker, late)
+    assert inside(driver).counters.parking_dropped == 2
 
 
 @pytest.mark.parametrize("asked_back", [False, True])

@@ -184,18 +184,20 @@ def test_extend_moves_the_run_limit_later_or_sooner_and_never_beyond_the_deadlin
     assert outcome(client)[0] is Code.DEADLINE_EXCEEDED
 
 
-def test_extend_for_what_is_not_held_or_has_no_limit_or_is_to_stop_changes_nothing() -> None:
+def test_extend_for_what_is_not_held_or_has_no_limit_or_is_to_stop_changes_nothing_and_the_first_is_counted() -> None:
     driver, client, worker, cookie = running(rlim=2_000)
     other = driver.worker()
     plain = driver.run(client)
     driver.extend(other, cookie, 9_000)
     driver.extend(worker, cookie, 9_000, attempt=2)
     driver.extend(other, plain, 1)
+    assert inside(driver).counters.extends_dropped == 2
     driver.advance(1.9)
     assert client.take() == []
     driver.advance(0.2)
     assert results(client) == [(cookie, Code.DEADLINE_EXCEEDED)]
     driver.extend(worker, cookie, 9_000)
+    assert inside(driver).counters.extends_dropped == 3
     driver.advance(4.1)
     assert [now for now, _ in told(worker)] == [False, True]
 

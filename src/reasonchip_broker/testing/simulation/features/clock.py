@@ -1,6 +1,7 @@
 """Time: it passes, or the broker stands still meanwhile; jobs have deadlines, and limits to how long they wait and run.
 
-What must be seen: a job whose deadline or limit passes ends then and not before, and a worker that has it is asked to stop.
+What must be seen: a job whose deadline or limit passes ends then and not before, and a worker that has it is asked to stop. An EXTEND
+of what is not held is counted.
 """
 
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Clock(Feature):
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
+        self.dropped = 0
+        """EXTENDs that count for nothing."""
         self._connections = world.find(Connections)
         self._cancelling = world.find(Cancelling)
         when_due = self.model.when_due
@@ -49,6 +52,9 @@ class Clock(Feature):
 
     def operations(self) -> dict[str, Callable[..., None]]:
         return {"advance": self.advance, "jump": self.jump, "extend": self.extend}
+
+    def restarted(self) -> None:
+        self.dropped = 0
 
     def advance(self, seconds: float) -> None:
         """Time passes; every peer that is not silent answers PING."""
@@ -80,10 +86,14 @@ class Clock(Feature):
         hold = worker.held.get(cookie)
         if attempt is None:
             attempt = hold.attempt if hold is not None else 1
-        if hold is not None and hold.attempt == attempt and hold.limit is not None and hold.limit.live and more_ms:
+        if hold is None or hold.attempt != attempt or hold.job is None:
+            self.dropped += 1
+        elif hold.limit is not None and hold.limit.live and more_ms:
             hold.limit.live = False
             hold.limit = model.alarm(RUN_LIMIT, hold, model.now + more_ms / 1000)
         self.world.send(worker, packets.extend(cookie, attempt, more_ms))
+        dropped = self.driver.switchboard.counters.extends_dropped
+        require(dropped == self.dropped, f"{dropped} EXTENDs were dropped, and {self.dropped} should")
 
     # What is due
 
@@ -126,6 +136,8 @@ class Clock(Feature):
         one_of = chooser.one_of
 
         def extend() -> Operation | None:
+            if chooser.chance(0.1):
+                return chooser.about("extend", chooser.workers(), chooser.cookie(), one_of(MORE_MS), one_of((None, 1, 2)))
             found = chooser.held(lambda hold: hold.limit is not None and hold.limit.live, binary=True)
             return ("extend", *found, one_of(MORE_MS)) if found else None
 

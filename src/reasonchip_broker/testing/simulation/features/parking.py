@@ -1,7 +1,7 @@
 """Parking: a job waits for something, lends its slot out, and asks for one again.
 
-What must be seen: a slot that is lent out is free, a job that asks gets the next slot of its worker before any other job, and all else
-goes on as for any job that is held.
+What must be seen: a slot that is lent out is free, a job that asks gets the next slot of its worker before any other job, all else goes
+on as for any job that is held, and what is said of a job that is not held is counted.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,8 @@ class Parking(Feature):
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
+        self.dropped = 0
+        """PARKs and RESUMEs that count for nothing."""
         self._again: list[Hold] = []
         """Those that have a slot and asked all the same: they are told so."""
         self.model.seen[PacketType.RESUME] = self._saw_resume
@@ -35,7 +37,7 @@ class Parking(Feature):
         return {"park": self.park, "resume": self.resume}
 
     def restarted(self) -> None:
-        self._again = []
+        self.dropped, self._again = 0, []
 
     def _held(self, id: int, cookie: bytes, attempt: int | None) -> tuple[Worker | None, Hold | None, int]:
         worker = self.model.workers.get(id)
@@ -44,13 +46,16 @@ class Parking(Feature):
         hold = worker.held.get(cookie)
         if attempt is None:
             attempt = hold.attempt if hold is not None else 1
-        return worker, hold if hold is not None and hold.attempt == attempt else None, attempt
+        if hold is None or hold.attempt != attempt or hold.job is None:
+            hold = None
+            self.dropped += 1
+        return worker, hold, attempt
 
     def park(self, id: int, cookie: bytes, attempt: int | None = None) -> None:
         """A worker lends a job's slot out."""
         worker, hold, attempt = self._held(id, cookie, attempt)
         if worker is not None:
-            if hold is not None and hold.job is not None and not hold.lent:
+            if hold is not None and not hold.lent:
                 hold.lent = True
                 worker.lent += 1
             self.world.send(worker, packets.park(cookie, attempt))
@@ -59,7 +64,7 @@ class Parking(Feature):
         """A worker asks for a slot for a job again."""
         worker, hold, attempt = self._held(id, cookie, attempt)
         if worker is not None:
-            if hold is not None and hold.job is not None:
+            if hold is not None:
                 if not hold.lent:
                     self._again.append(hold)
                 elif hold not in worker.resuming:
@@ -87,6 +92,9 @@ class Parking(Feature):
     def _settle(self) -> None:
         if self._again:
             raise BrokenPromise(f"no RESUME for {self._again[0].cookie!r}, which has a slot")
+        dropped = self.driver.switchboard.counters.parking_dropped
+        if dropped != self.dropped:
+            raise BrokenPromise(f"{dropped} PARKs and RESUMEs were dropped, and {self.dropped} should")
         for worker in self.model.workers.values():
             if worker.resuming and worker.taken < worker.capacity:
                 raise BrokenPromise(f"{worker.resuming[0].cookie!r} waits for a slot of its worker, which has one")
@@ -100,4 +108,7 @@ class Parking(Feature):
 
             return choose
 
-        return [(4, about("park", lent=False)), (3, about("resume", lent=True))]
+        def not_held() -> Operation | None:
+            return chooser.about(chooser.one_of(("park", "resume")), chooser.workers(), chooser.cookie())
+
+        return [(4, about("park", lent=False)), (3, about("resume", lent=True)), (1, not_held)]

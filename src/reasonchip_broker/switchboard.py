@@ -220,13 +220,16 @@ class Switchboard:
             dispatcher.dispatch(route, worker, route.frame)
             if route.options.reply:
                 self._answers.reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
-        elif owner.state is PeerState.GONE or self._intake.would_wait(owner, cookie, route.options, kind):
-            self._intake.wait(route)
-            if is_held:
-                # A worker that registered meanwhile says that it has it from another run of the broker.
-                self._dispatcher.hold_back([route])
         else:
-            dispatcher.withdraw(route)
+            gone = owner.state is PeerState.GONE
+            objection = None if gone else self._intake.objection_to_waiting(owner, route.options, kind)
+            if objection is not None:
+                self._intake.turn_away(route, *objection)
+            else:
+                self._intake.wait(route)
+                if is_held:
+                    # A worker that registered meanwhile says that it has it from another run of the broker.
+                    self._dispatcher.hold_back([route])
         dispatcher.settle()
 
     def rejected(self, cookie: bytes, number: int, code: Code, sentence: str, now: float) -> None:
@@ -234,9 +237,7 @@ class Switchboard:
         self._clock.now = now
         route = self._dispatcher.admitting(cookie, number)
         if route is not None:
-            owner = route.owner
-            self._dispatcher.withdraw(route)
-            self._intake.refuse(owner, cookie, code, sentence)
+            self._intake.turn_away(route, code, sentence)
             self._dispatcher.settle()
 
     def drain(self, now: float) -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from reasonchip_broker.client import Client
+from reasonchip_broker.errors import NotAllowed
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.ports import Verdict
 from reasonchip_broker.protocol import packets
@@ -78,6 +81,24 @@ async def test_a_job_that_is_refused_never_was() -> None:
         await until(lambda: cookie in gate.asked, "the cookie was not free")
         gate.asked[cookie](None, "")
         assert (await client.outcome(cookie)).payload == b"again"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_client_that_attached_to_a_job_that_is_refused_raises_the_refusal(follow: bool) -> None:
+    gate = Gatekeeper()
+    async with serving(admission=gate) as broker:
+        client = await client_of(broker)
+        cookie = client.run()
+        await until(lambda: cookie in gate.asked, "nobody was asked")
+        async with Client(broker.client_urls[0]) as other:
+            job = other.attach(UUID(bytes=cookie), follow=follow, take=follow)
+            assert (await other.status(UUID(bytes=cookie))).state == "admitting"
+            gate.asked.pop(cookie)(Code.NOT_ALLOWED, "not today")
+            with pytest.raises(NotAllowed, match="not today"):
+                await job.result()
+            with pytest.raises(NotAllowed, match="not today"):
+                assert not [chunk async for chunk in job]
+        assert await client.reply(cookie) == (Code.NOT_ALLOWED, "not today")
 
 
 async def test_a_verdict_may_come_at_once() -> None:

@@ -180,7 +180,9 @@ class Intake:
     ) -> bool:
         """Whether a job for which no slot is free may wait; if not, its client is told why."""
         limits, backlog = self._limits, self._dispatcher.backlog
-        if not self.would_wait(peer, cookie, options, kind):
+        objection = self.objection_to_waiting(peer, options, kind)
+        if objection is not None:
+            self.refuse(peer, cookie, *objection)
             return False
         if backlog.jobs >= limits.backlog_jobs_max or backlog.bytes + frame_bytes > limits.backlog_bytes_max:
             sentence = f"{backlog.jobs} jobs of {backlog.bytes} bytes wait already"
@@ -188,19 +190,17 @@ class Intake:
             return False
         return True
 
-    def would_wait(self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass) -> bool:
-        """Whether its client wants it to; if not, it is told that there is no capacity."""
+    def objection_to_waiting(self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass) -> tuple[Code, str] | None:
+        """With what a client is refused that does not want its job to wait; None, if it may."""
         if options.queue and peer.queues:
-            return True
+            return None
         resting = sum(pool.resting for pool in kind.pools)
         if not peer.queues and self._dispatcher.backlog.waiting_for(kind.pools, resting) < resting:
             # A slot that only rests is as good as free, for as many jobs as there are such slots.
-            return True
+            return None
         if kind.pools or not peer.queues:
-            self.refuse(peer, cookie, Code.NO_CAPACITY, "No capacity available")
-        else:
-            self.refuse(peer, cookie, Code.NOT_SERVED, "no connected worker serves this pipeline")
-        return False
+            return Code.NO_CAPACITY, "No capacity available"
+        return Code.NOT_SERVED, "no connected worker serves this pipeline"
 
     def wait(self, route: Route) -> None:
         """Queue a job for which no slot is free, and say so."""
@@ -211,6 +211,16 @@ class Intake:
             else "no connected worker serves this pipeline yet"
         )
         self._answers.reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
+
+    def turn_away(self, route: Route, code: Code, sentence: str) -> None:
+        """A job that was being admitted is none after all: whoever follows it meanwhile hears of it what its owner does."""
+        owner, cookie = route.owner, route.cookie
+        followers = route.extras.followers if route.extras is not None else ()
+        self._dispatcher.withdraw(route)
+        self.refuse(owner, cookie, code, sentence)
+        for follower in followers:
+            if follower.peer is not owner:
+                self._answers.reply(follower.peer, PacketType.RUN, code, sentence, cookie)
 
     def refuse(self, peer: Peer, cookie: bytes, code: Code, sentence: str, retry_ms: int = 0) -> None:
         self._dispatcher.counters.refused += 1

@@ -137,6 +137,52 @@ def test_a_job_whose_owner_left_may_still_be_rejected() -> None:
     assert driver.switchboard.jobs == 0
 
 
+@pytest.mark.parametrize("dialect", [Dialect.BINARY, Dialect.JSON])
+@pytest.mark.parametrize("take", [False, True])
+@pytest.mark.parametrize("owner_stays", [False, True])
+def test_whoever_attached_to_a_job_that_is_rejected_is_refused_as_its_owner_is(
+    dialect: Dialect, take: bool, owner_stays: bool
+) -> None:
+    driver, client, _ = make(1, dialect)
+    cookie, links = driver.run(client), [client, driver.client()]
+    driver.attach(links[1], cookie, first=1, take=take)
+    links[1].take()
+    if not owner_stays:
+        driver.disconnect(links.pop(0))
+    driver.reject(cookie, Code.OVERLOADED, "the disk is full")
+    for link in links:
+        answer = link.take_one(PacketType.REPLY)
+        meta = schemas.reply_meta(answer.meta)
+        assert (answer.code, answer.cookie, answer.number) == (Code.OVERLOADED, cookie, 0)
+        assert (meta.to, meta.msg) == (PacketType.RUN, "the disk is full")
+    assert (driver.switchboard.jobs, driver.switchboard.counters.refused) == (0, 1)
+
+
+def test_so_they_are_when_a_job_that_is_not_to_wait_finds_no_slot() -> None:
+    driver, client, _ = make(1)
+    looker = driver.client()
+    first, second = driver.run(client, queue=False), driver.run(client, queue=False)
+    driver.attach(looker, second, take=False)
+    looker.take()
+    driver.admit(first)
+    driver.admit(second)
+    assert looker.take_reply() == (Code.NO_CAPACITY, "No capacity available")
+
+
+def test_a_follower_of_a_rejected_job_has_nothing_more_to_do_with_it() -> None:
+    driver, client, worker = make(1)
+    assert worker is not None
+    looker = driver.client()
+    cookie = driver.run(client, follow=True)
+    driver.attach(looker, cookie, take=False)
+    driver.reject(cookie)
+    driver.run(client, cookie=cookie)
+    driver.admit(cookie)
+    looker.take()
+    driver.result(worker, cookie)
+    assert looker.take() == []
+
+
 def test_a_verdict_on_what_is_not_being_admitted_changes_nothing() -> None:
     driver, client, worker = make(1)
     assert worker is not None
@@ -184,7 +230,8 @@ def test_a_job_that_is_not_to_wait_is_refused_if_its_slot_is_taken_when_it_is_ad
     first, second = driver.run(client, queue=False), driver.run(client, queue=False)
     driver.admit(first)
     driver.admit(second)
-    assert client.take_reply()[0] == Code.NO_CAPACITY
+    answer = client.take_one(PacketType.REPLY)
+    assert (answer.code, answer.cookie) == (Code.NO_CAPACITY, second)
     assert (worker.take_one(PacketType.RUN).cookie, driver.switchboard.jobs) == (first, 1)
 
 

@@ -386,6 +386,14 @@ class Model:
         """A request is to be answered in this step, with one of some codes."""
         self.step.answers.append((end.link, to, codes, check))
 
+    def turn_away(self, job: Job, codes: frozenset[Code]) -> None:
+        """A job is none after all: whoever follows it is to be told in this step, as its owner is."""
+        self.forget(job)
+        self.disown(job)
+        for follow in job.followers.values():
+            if follow.end is not job.counted and follow.end.id in self.ends:
+                self.answer(follow.end, PacketType.RUN, codes)
+
     def saw_reply(self, link: FakeLink, packet: Packet, _: bytes) -> None:
         """A REPLY answers a request of its connection."""
         to = schemas.reply_meta(packet.meta).to
@@ -401,8 +409,7 @@ class Model:
                 doubtful = self.step.doubtful
                 if doubtful is not None and packet.code in REFUSALS:
                     self.step.doubtful = None
-                    self.forget(doubtful)
-                    self.disown(doubtful)
+                    self.turn_away(doubtful, frozenset({Code(packet.code)}))
                     self.on_doom()
                 return
         if self.waking and link.number not in self.by_link:

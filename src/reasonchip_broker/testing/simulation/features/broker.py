@@ -1,7 +1,7 @@
 """What the broker itself does: it admits jobs, it drains, it dies and another one begins.
 
-What must be seen: a job that is not admitted never runs, when the broker drains, each job that has not started is given back, and one
-that begins anew tells the truth about jobs that were sent to the one before: it does not know.
+What must be seen: a job that is not admitted never runs, and all who follow it are told so; when the broker drains, each job that has
+not started is given back, and one that begins anew tells the truth about jobs that were sent to the one before: it does not know.
 """
 
 from collections.abc import Callable

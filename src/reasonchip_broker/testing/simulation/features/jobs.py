@@ -221,9 +221,8 @@ class Jobs(Feature):
             if taken:
                 self._admitted(job)
             else:
-                self.model.forget(job)
-                self.model.disown(job)
                 self._answer_later(job, only(Code.NOT_ALLOWED))
+                self.model.turn_away(job, only(Code.NOT_ALLOWED))
         if taken:
             self.driver.admit(cookie, number)
         else:

@@ -280,7 +280,7 @@ class Switchboard:
             if not timer.is_armed:
                 continue
             try:
-                if late_s and self._waits_for_a_peer(timer, now + late_s):
+                if late_s and self._waits_for_a_peer(timer, late_s):
                     continue
                 self._due(timer)
             except Exception as error:
@@ -290,19 +290,20 @@ class Switchboard:
         if failure is not None:
             raise failure
 
-    def _waits_for_a_peer(self, timer: Timer, when: float) -> bool:
+    def _waits_for_a_peer(self, timer: Timer, late_s: float) -> bool:
         """Whether a timer gives a peer time to come back, or to say HELLO. While the broker stood still it could not, or was not
-        heard: then it has that time yet."""
-        subject = timer.subject
+        heard: then it has that time yet, up to all that it is given from the beginning."""
+        subject, now = timer.subject, self._clock.now
         if timer.kind == TimerKind.SESSION and isinstance(subject, Session) and subject.timer is timer:
-            subject.timer = self.timers.arm(timer.kind, subject, when)
+            subject.timer = self.timers.arm(timer.kind, subject, now + min(late_s, subject.grace_s))
             return True
-        extras = subject.extras if isinstance(subject, Route) else None
-        if timer.kind == TimerKind.ORPHAN and extras is not None and extras.orphan_timer is timer:
-            extras.orphan_timer = self.timers.arm(timer.kind, subject, when)
-            return True
+        if timer.kind == TimerKind.ORPHAN and isinstance(subject, Route):
+            extras, orphan_ms = subject.extras, subject.options.orphan
+            if extras is not None and extras.orphan_timer is timer and orphan_ms is not None:
+                extras.orphan_timer = self.timers.arm(timer.kind, subject, now + min(late_s, orphan_ms / 1000))
+                return True
         if timer.kind == TimerKind.HANDSHAKE and isinstance(subject, Peer) and subject.timer is timer:
-            subject.timer = self.timers.arm(timer.kind, subject, min(when, self._clock.now + self._limits.handshake_s))
+            subject.timer = self.timers.arm(timer.kind, subject, now + min(late_s, self._limits.handshake_s))
             return True
         return False
 

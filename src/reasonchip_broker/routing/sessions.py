@@ -30,10 +30,12 @@ Key = tuple[str, str]
 class Session:
     """A worker without a connection, whose jobs wait for it."""
 
-    __slots__ = ("key", "reason", "timer", "worker")
+    __slots__ = ("grace_s", "key", "reason", "timer", "worker")
 
-    def __init__(self, key: Key, worker: Worker, reason: CloseReason) -> None:
+    def __init__(self, key: Key, worker: Worker, reason: CloseReason, grace_s: float) -> None:
         self.key = key
+        self.grace_s = grace_s
+        """For how long it is waited for."""
         self.worker = worker
         self.reason = reason
         """Why its connection ended."""
@@ -76,13 +78,13 @@ class Sessions:
         if key is None or not peer.grace_s or reason is CloseReason.NORMAL or not worker.assignments:
             self.end(worker, reason)
             return
-        session = self.suspended[key] = Session(key, worker, reason)
+        grace_s = min(peer.grace_s, SESSION_GRACE_S_MAX)
+        session = self.suspended[key] = Session(key, worker, reason, grace_s)
         for assignment in worker.assignments.values():
             route = dispatcher.routes.get(assignment.cookie)
             if route is not None and route.assignment is assignment and route.state is RouteState.DISPATCHED:
                 route.move(RouteState.SUSPENDED)
-        when = dispatcher.clock.now + min(peer.grace_s, SESSION_GRACE_S_MAX)
-        session.timer = dispatcher.timers.arm(TimerKind.SESSION, session, when)
+        session.timer = dispatcher.timers.arm(TimerKind.SESSION, session, dispatcher.clock.now + grace_s)
         worker.resuming = None
 
     def end(self, worker: Worker, reason: CloseReason) -> None:

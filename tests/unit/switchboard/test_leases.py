@@ -141,6 +141,25 @@ def test_row_5_one_whose_hello_was_not_read_meanwhile_is_given_time_for_it_once_
     assert [link.close_reason for link in links] == [None, CloseReason.HANDSHAKE_TIMEOUT]
 
 
+# By when a grace of 10 s is over that had 1 s left when the broker stopped: it has the time yet that it was to have, and no more.
+@pytest.mark.parametrize(("still_s", "has_s"), [(3.0, 2.0), (60.0, 10.0), (86_400.0, 10.0)])
+def test_row_5_a_grace_that_ran_out_meanwhile_has_that_time_yet_and_no_more_than_all_of_it(
+    still_s: float, has_s: float
+) -> None:
+    driver = SwitchboardDriver(LIMITS)
+    owner, watcher = driver.client(), driver.client()
+    worker = driver.worker(name="w", process=b"p" * 16, grace_s=10)
+    suspended, orphan = driver.run(watcher), driver.run(owner, orphan=10_000)
+    driver.disconnect(owner)
+    driver.disconnect(worker)
+    driver.advance(9.0)
+    driver.jump(still_s)
+    for after_s, expected in ((has_s - 0.1, ["suspended", "queued"]), (0.2, ["over", "over"])):
+        driver.advance(after_s)
+        watcher.take()
+        assert [driver.status(watcher, cookie).state for cookie in (suspended, orphan)] == expected
+
+
 def test_row_5_a_second_pause_is_forgiven_like_the_first() -> None:
     driver = SwitchboardDriver(LIMITS)
     link = driver.client()

@@ -40,9 +40,6 @@ Sends: TypeAlias = list[tuple[FakeLink, bytes]]
 ONLY_OK = frozenset({Code.OK})
 _RUN, _RESUME = PacketType.RUN, PacketType.RESUME
 
-PATIENT = ("session", "orphan")
-"""Alarms that give a peer time to come back."""
-
 ENDS_BY_TIME = {"queue limit": Code.QUEUE_TIMEOUT}
 
 
@@ -274,7 +271,13 @@ class Model:
 
     def alarm(self, kind: str, subject: object, due: float) -> Alarm:
         """Something must happen by itself at a time."""
-        alarm = Alarm(kind, subject, due)
+        return self._set(Alarm(kind, subject, due, 0.0))
+
+    def grace(self, kind: str, subject: object, grace_s: float) -> Alarm:
+        """The same, after a time in which a peer may come back."""
+        return self._set(Alarm(kind, subject, self.now + grace_s, grace_s))
+
+    def _set(self, alarm: Alarm) -> Alarm:
         self._alarm_count += 1
         heappush(self._alarms, (alarm.fires, self._alarm_count, alarm))
         return alarm
@@ -284,11 +287,10 @@ class Model:
         alarms = self._alarms
         while alarms and alarms[0][0] <= self.now:
             alarm = heappop(alarms)[2]
-            if alarm.live and self.late_s and alarm.kind in PATIENT:
-                # While the broker stood still nobody could come back: they have that time yet.
-                alarm.fires = fires_at(self.now + self.late_s)
-                self._alarm_count += 1
-                heappush(alarms, (alarm.fires, self._alarm_count, alarm))
+            if alarm.live and self.late_s and alarm.grace_s:
+                # While the broker stood still nobody could come back: they have that time yet, but no more than from the beginning.
+                alarm.fires = fires_at(self.now + min(self.late_s, alarm.grace_s))
+                self._set(alarm)
             elif alarm.live:
                 early = self.when_early.get(alarm.kind)
                 if early is None:

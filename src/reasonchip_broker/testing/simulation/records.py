@@ -43,14 +43,16 @@ def check_number(number: int) -> Check:
 
 
 class Alarm:
-    """Something that must happen by itself at `fires`, and not before. `live` until it has, or until there is no need any more."""
+    """Something that must happen by itself at `fires`, and not before. `live` until it has, or until there is no need any more.
+    With `grace_s` it gives a peer so long to come back."""
 
-    __slots__ = ("due", "fires", "kind", "live", "subject")
+    __slots__ = ("due", "fires", "grace_s", "kind", "live", "subject")
 
-    def __init__(self, kind: str, subject: object, due: float) -> None:
+    def __init__(self, kind: str, subject: object, due: float, grace_s: float) -> None:
         self.kind = kind
         self.subject = subject
         self.due = due
+        self.grace_s = grace_s
         self.fires = fires_at(due)
         self.live = True
 

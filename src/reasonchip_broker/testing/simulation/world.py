@@ -39,8 +39,8 @@ LIMITS = Limits(
 )
 """Small, so that each of them is reached, and odd, so that hardly ever two things are due in the same moment."""
 
-ROUNDS_MAX = 120
-"""Within so many rounds without faults every job must be over; a broker that stood still for a minute waits that long for peers."""
+ROUNDS_MAX = 80
+"""Within so many rounds without faults every job must be over."""
 
 SPENT_KEPT = 20
 COUNT_EVERY = 16

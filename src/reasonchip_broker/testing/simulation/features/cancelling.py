@@ -123,7 +123,7 @@ class Cancelling(Feature):
                 if policy == 0:
                     self.stop(job, False, None)
                 elif ORPHAN not in job.alarms:
-                    job.alarms[ORPHAN] = model.alarm(ORPHAN, job, model.now + policy / 1000)
+                    job.alarms[ORPHAN] = model.grace(ORPHAN, job, policy / 1000)
         end.jobs = {}
 
     def _orphan_due(self, alarm: Alarm) -> None:

@@ -55,7 +55,7 @@ class Sessions(Feature):
             self._end(worker)
             return
         self.away[worker.name] = worker
-        worker.away = self.model.alarm(SESSION, worker, self.model.now + worker.grace_s)
+        worker.away = self.model.grace(SESSION, worker, worker.grace_s)
 
     def _end(self, worker: Worker) -> None:
         """A worker does not come back: whatever it held is lost."""

@@ -32,7 +32,33 @@ def test_another_process_of_its_name_is_another_worker() -> None:
 
 
 def test_while_the_broker_stood_still_nobody_could_come_back() -> None:
-    assert told(*story(("jump", 60.0), worker(4, FIRST, (JOB, 1), (OTHER, 1)), ("result", 4, JOB))) == ""
+    back = worker(4, FIRST, (JOB, 1), (OTHER, 1)), ("result", 4, JOB)
+    assert told(*story(("jump", 60.0), *back)) == ""
+    assert told(*story(("jump", 60.0), ("advance", 2.9), *back)) == ""
+
+
+def test_a_worker_that_does_not_come_back_after_that_is_waited_for_no_longer_than_its_grace() -> None:
+    assert told(*story(("jump", 60.0), ("advance", 3.1))) == ""
+
+
+def test_so_is_a_client() -> None:
+    run = "run", 7, b"cookie         3", "lonely", True, True, False, False, 0, b"1", (("orphan", 2_000),)
+    assert told(("connect client", 7, 1), run, ("disconnect", 7), ("jump", 60.0), ("advance", 1.9), ("advance", 0.2)) == ""
+
+
+@needs_interpreted_core
+def test_a_grace_that_goes_on_for_as_long_as_the_broker_stood_still_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    original = Sessions.lost
+
+    def without_end(self: Sessions, *arguments: Any) -> None:
+        original(self, *arguments)
+        for session in self.suspended.values():
+            session.grace_s = 1_000.0
+
+    stood_still = story(("jump", 60.0), ("advance", 3.1))
+    assert "missing: the outcome" in found(monkeypatch, Sessions, "lost", *stood_still, by=without_end)
 
 
 @needs_interpreted_core

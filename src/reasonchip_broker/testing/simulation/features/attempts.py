@@ -39,10 +39,13 @@ class Attempts(Feature):
         if job.cancelling:
             model.over(job, frozenset(codes | {Code.CANCELLED}))
             return
-        job.history.append(LOST)
+        history = [*job.history, LOST]
+        if not codes:
+            # Otherwise its time was up in this very step, which may have been first, and ended this attempt.
+            job.history = history
         if job.attempt < job.options.att:
             self._again(job)
-        elif job.options.att > 1 and set(job.history) == {LOST}:
+        elif job.options.att > 1 and set(history) == {LOST}:
             model.over(job, frozenset(codes | {Code.DEAD_LETTERED}))
         else:
             model.over(job, frozenset(codes | {Code.WORKER_WENT_AWAY}))

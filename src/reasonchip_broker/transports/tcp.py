@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -147,11 +148,25 @@ class TcpServerTransport(ServerTransport):
 
     async def stop(self) -> None:
         """Stop listening."""
-        for server in self._servers:
-            server.close()
-        self._servers = []
-        # uvloop gives descriptors back in its next turn.
-        await asyncio.sleep(0)
+        servers, self._servers = self._servers, []
+        await close_servers(servers)
+
+
+async def close_servers(servers: Sequence[asyncio.Server]) -> None:
+    """End listeners of sockets. Whoever was accepted before is announced when this returns, or, with TLS, after its handshake."""
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        # asyncio accepts in one turn and makes the transport in the next. Were a server closed between the two, it would let go of
+        # the accepted socket without a word, open as it is. So nobody is accepted any more first, and all who were get theirs.
+        for sock in server.sockets:
+            # uvloop has none any more where it could not listen.
+            with suppress(ValueError):
+                loop.remove_reader(sock)
+    await asyncio.sleep(0)
+    for server in servers:
+        server.close()
+    # They are announced a turn after they have their transports; and uvloop gives descriptors back in its next turn.
+    await asyncio.sleep(0)
 
 
 class TcpClientTransport(ClientTransport):

@@ -13,7 +13,7 @@ from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.transports.client_transport import ClientTransport
 from reasonchip_broker.transports.connection import Connection, ConnectionHandler, Flusher
 from reasonchip_broker.transports.server_transport import ServerTransport
-from reasonchip_broker.transports.tcp import BACKLOG, describe
+from reasonchip_broker.transports.tcp import BACKLOG, close_servers, describe
 
 _PROBE_S = 1.0
 
@@ -73,10 +73,10 @@ class UnixServerTransport(ServerTransport):
 
     async def stop(self) -> None:
         """Stop listening, and take the socket away if it is still this one."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
-        self._server = None
+        await close_servers([server])
         self._unlink()
 
     def _unlink(self) -> None:

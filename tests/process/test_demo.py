@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from tests.process.cli.program import Program, descendants_of, interrupt, run, wait_until
+from tests.process.cli.program import Program, descendants_of, interrupt, run
 
 pytestmark = pytest.mark.process
 
@@ -90,7 +90,7 @@ def test_a_single_file_will_do(marker, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_however_it_is_ended_it_leaves_nothing_running(marker, tmp_path, number):
     with Program(tmp_path / "log", "demo", MARKER=marker) as demo:
-        wait_until(lambda: "CANCELLED" in demo.errors)
+        demo.wait_until(lambda: "CANCELLED" in demo.errors)
         assert len(descendants_of(f"MARKER={marker}")) > 3
         demo.send(number)
         assert demo.wait() == 128 + number
@@ -100,7 +100,7 @@ def test_however_it_is_ended_it_leaves_nothing_running(marker, tmp_path, number)
 
 def test_a_worker_that_dies_unasked_ends_it_with_one_line(marker, tmp_path):
     with Program(tmp_path / "log", "demo", MARKER=marker) as demo:
-        wait_until(lambda: "files: " in demo.errors)
+        demo.wait_until(lambda: "files: " in demo.errors)
         victims = [pid for pid in descendants_of(f"MARKER={marker}") if b"worker-3" in _command_of(pid)]
         os.kill(victims[0], signal.SIGKILL)
         assert demo.wait() == 1
@@ -110,7 +110,7 @@ def test_a_worker_that_dies_unasked_ends_it_with_one_line(marker, tmp_path):
 
 def test_a_broker_that_dies_ends_it_with_one_line(marker, tmp_path):
     with Program(tmp_path / "log", "demo", MARKER=marker) as demo:
-        wait_until(lambda: "files: " in demo.errors)
+        demo.wait_until(lambda: "files: " in demo.errors)
         (broker,) = (pid for pid in descendants_of(f"MARKER={marker}") if b"serve" in _command_of(pid))
         os.kill(broker, signal.SIGKILL)
         assert demo.wait() == 1
@@ -120,7 +120,7 @@ def test_a_broker_that_dies_ends_it_with_one_line(marker, tmp_path):
 
 def test_ctrl_c_before_anything_is_there(marker, tmp_path):
     with Program(tmp_path / "log", "demo", MARKER=marker) as demo:
-        wait_until(lambda: "Python files of" in demo.errors)
+        demo.wait_until(lambda: "Python files of" in demo.errors)
         interrupt(demo)
         assert demo.wait() == 130
 

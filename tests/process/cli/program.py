@@ -10,8 +10,9 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+
+from benchmarks.watch import Watch
 
 PROGRAM = [sys.executable, "-m", "reasonchip_broker"]
 PATIENCE_S = 20.0
@@ -103,8 +104,9 @@ class Program:
 
     @property
     def events(self):
-        """The same, as events of a JSON log."""
-        return [json.loads(line) for line in self.errors.splitlines()]
+        """The same, as events of a JSON log; a line that is not complete yet is none."""
+        whole, _, _ = self.errors.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def wait_for_event(self, event, **fields):
         """The first event of this name and with these fields, as soon as it is logged."""
@@ -112,8 +114,14 @@ class Program:
         def found():
             return [each for each in self.events if each["event"] == event and fields.items() <= each.items()]
 
-        wait_until(found)
+        self.wait_until(found)
         return found()[0]
+
+    def wait_until(self, condition):
+        """Until something is so that its log tells, as soon as it is written. Fails after a while, or if it ends otherwise."""
+        with Watch(self.log) as watch:
+            found = watch.until(condition, PATIENCE_S, self.process.pid)
+        assert found, self.errors
 
 
 class Broker(Program):
@@ -216,13 +224,18 @@ class Relay:
         one.close()
 
 
-def wait_until(condition):
-    """Look again and again until it is so. Fails after a while."""
-    until = time.monotonic() + PATIENCE_S
-    pause = select.poll()
-    while not condition():
-        assert time.monotonic() < until, "it did not come about"
-        pause.poll(10)
+def wait_for_end(pids):
+    """Until these processes have ended, whose children they may be of anybody. Fails after a while."""
+    for pid in pids:
+        try:
+            ended = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ready, _, _ = select.select([ended], [], [], PATIENCE_S)
+        finally:
+            os.close(ended)
+        assert ready, f"{pid} did not end"
 
 
 def descendants_of(marker):

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from tests.process.cli.program import Program, Relay, interrupt, run, wait_until
+from tests.process.cli.program import Program, Relay, interrupt, run
 
 MUCH = 2_000_000
 """Bytes that are more than all that can be under way to somebody who does not read."""
@@ -90,7 +90,7 @@ def test_a_running_job_is_waited_for(detached, broker, tmp_path):
 def test_whoever_waits_for_a_job_that_waits_is_told_what_for(detached, broker, tmp_path):
     cookie = detached("served.by.nobody", event="route queued")
     with Program(tmp_path / "log", "attach", cookie, "--broker", broker.clients[0]) as program:
-        wait_until(lambda: program.errors == f"job {cookie} waits: no connected worker serves this pipeline\n")
+        program.wait_until(lambda: program.errors == f"job {cookie} waits: no connected worker serves this pipeline\n")
         assert run("cancel", cookie, "--broker", broker.clients[0]).stdout == "cancelled\n"
         assert program.wait() == 1
 

@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from tests.process.cli.program import Program, descendants_of, interrupt, run, wait_until
+from tests.process.cli.program import Program, descendants_of, interrupt, run
 
 pytestmark = pytest.mark.process
 
@@ -42,7 +42,8 @@ def test_without_that_broker_it_is_one_line():
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     marker = uuid.uuid4().hex
     with Program(tmp_path / "log", "bench", "--seconds", "600", MARKER=marker) as program:
-        wait_until(lambda: len(descendants_of(f"MARKER={marker}")) == 3)
+        program.wait_until(lambda: "jobs in flight" in program.errors)
+        assert len(descendants_of(f"MARKER={marker}")) == 3
         interrupt(program)
         assert program.wait() == 130
         assert descendants_of(f"MARKER={marker}") == []

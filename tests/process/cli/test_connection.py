@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from tests.process.cli.program import Broker, Program, Relay, wait_until
+from tests.process.cli.program import Broker, Program, Relay
 
 pytestmark = pytest.mark.process
 
@@ -43,7 +43,7 @@ def test_a_lost_broker_is_looked_for_and_that_is_told(tmp_path):
         with program:
             first.wait_for_event("route queued")
             first.process.kill()
-            wait_until(lambda: "the connection is lost; looking for the broker for 1 min" in program.errors)
+            program.wait_until(lambda: "the connection is lost; looking for the broker for 1 min" in program.errors)
             with Broker(tmp_path / "second", addresses=addresses):
                 assert program.wait() == 1
                 assert "the job failed (BROKER_WENT_AWAY)" in program.errors

@@ -7,9 +7,10 @@ import uuid
 
 import pytest
 
+from benchmarks.watch import Watch
 from reasonchip_broker.cli.exits import Exit, Fault
 from reasonchip_broker.cli.processes import Children
-from tests.process.cli.program import descendants_of, environment, wait_until
+from tests.process.cli.program import PATIENCE_S, descendants_of, environment, wait_for_end
 
 pytestmark = pytest.mark.process
 
@@ -30,7 +31,9 @@ async def test_all_of_them_are_gone_when_the_block_is_left(marked):
         worker = await children.start_worker("worker-1", TARGET, workers_url, 3)
         assert len(marked()) == 2
         assert worker.alive
-        wait_until(lambda: "worker registered" in children.children["broker"].log.read_text())
+        log = children.children["broker"].log
+        with Watch(log) as watch:
+            assert watch.until(lambda: "worker registered" in log.read_text(), PATIENCE_S)
         folder = worker.log.parent
     assert marked() == []
     assert not folder.exists()
@@ -132,7 +135,9 @@ def test_they_do_not_outlive_a_parent_that_is_killed(tmp_path):
         assert parent.stdout is not None
         try:
             assert parent.stdout.readline() == b"started\n"
-            assert len(descendants_of(marker)) == 2
+            started = descendants_of(marker)
+            assert len(started) == 2
         finally:
             parent.kill()
-    wait_until(lambda: not descendants_of(marker))
+    wait_for_end(started)
+    assert not descendants_of(marker)

@@ -15,7 +15,6 @@ from tests.process.cli.program import (
     environment,
     interrupt,
     run,
-    wait_until,
 )
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("worker")]
@@ -114,7 +113,7 @@ def test_a_deadline_ends_the_job(run_job):
 def test_whoever_waits_in_line_is_told_what_for(start_job, broker):
     cookie = uuid.uuid4()
     program = start_job("served.by.nobody", "--cookie", cookie)
-    wait_until(lambda: program.errors == f"job {cookie} waits: no connected worker serves this pipeline\n")
+    program.wait_until(lambda: program.errors == f"job {cookie} waits: no connected worker serves this pipeline\n")
     interrupt(program)
     assert program.wait() == Exit.INTERRUPTED
 
@@ -290,7 +289,7 @@ def test_an_existing_worker_takes_no_input_and_that_is_told(start_job, broker):
         program = start_job("existing.takes.no.input", "--send-lines", stdin=subprocess.PIPE)
         packet = existing.receive()
         program.write("yes\n")
-        wait_until(lambda: "the job takes no input: the job's worker takes no input" in program.errors)
+        program.wait_until(lambda: "the job takes no input: the job's worker takes no input" in program.errors)
         existing.send("RESULT", cookie=packet["cookie"], rc="OK", result="1")
         assert (program.read_line(), program.wait()) == ("1\n", 0)
 

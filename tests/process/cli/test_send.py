@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from tests.process.cli.program import JsonPeer, Program, run, wait_until
+from tests.process.cli.program import JsonPeer, Program, run
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("worker")]
 
@@ -89,7 +89,7 @@ def test_who_waits_for_a_job_to_take_what_it_has_is_told(cli, broker, tmp_path):
     broker.wait_for_event("route dispatched", cookie=cookie.hex)
     options = ("--broker", broker.clients[0])
     with Program(tmp_path / "log", "send", cookie, *map(str, range(300)), *options) as program:
-        wait_until(lambda: "the job has enough that it has not taken; waiting" in program.errors)
+        program.wait_until(lambda: "the job has enough that it has not taken; waiting" in program.errors)
         cli("cancel", cookie)
         assert program.wait() in (0, 4)
 

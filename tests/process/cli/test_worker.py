@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from tests.process.cli.program import Broker, Program, Relay, run, wait_until
+from tests.process.cli.program import Broker, Program, Relay, run
 
 pytestmark = pytest.mark.process
 
@@ -50,7 +50,7 @@ def test_with_a_session_a_lost_connection_costs_no_job(start_worker, tmp_path, f
     ):
         broker.wait_for_event("route dispatched", cookie=COOKIE.hex)
         relay.cut()
-        wait_until(lambda: len([event for event in broker.events if event["event"] == "worker registered"]) == 2)
+        broker.wait_until(lambda: len([event for event in broker.events if event["event"] == "worker registered"]) == 2)
         assert run("send", COOKIE, "stop", "--broker", broker.clients[0]).returncode == 0
         assert (job.wait(), job.read_line()) == (0, '["stop"]\n')
 
@@ -139,6 +139,6 @@ def test_what_its_own_code_logs_is_in_the_same_log(start_worker, broker, tmp_pat
         "worker = Worker()\nworker.add('chat', print)\n"
     )
     worker = start_worker("chatty", cwd=tmp_path)
-    wait_until(lambda: worker.errors)
+    worker.wait_until(lambda: worker.errors)
     assert worker.events[0]["event"] == "loaded\n\x1b[2J"
     assert worker.events[0]["logger"] == "chatty"

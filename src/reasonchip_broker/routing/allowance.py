@@ -7,6 +7,9 @@ from collections import deque
 
 from reasonchip_broker.limits import CHUNK_HEAD_BYTES_MAX
 from reasonchip_broker.protocol.binary import payload_length
+from reasonchip_broker.protocol.frames import HEADER_BYTES
+
+_META_BYTES_MAX = CHUNK_HEAD_BYTES_MAX - HEADER_BYTES
 
 
 class Allowance:
@@ -32,16 +35,24 @@ class Allowance:
         sizes = self._sizes
         return not sizes or (len(sizes) < self._chunks_max and self._bytes + size <= self._bytes_max)
 
-    def sent(self, size: int) -> None:
-        """Another chunk came, within the allowance or not: its sender counts it in either case."""
-        self._sizes.append(size)
-        self._bytes += size
+    def take(self, size: int) -> bool:
+        """Another chunk came. Returns whether that was within the allowance; its sender counts it in either case."""
+        sizes = self._sizes
+        total = self._bytes + size
+        within = not sizes or (len(sizes) < self._chunks_max and total <= self._bytes_max)
+        sizes.append(size)
+        self._bytes = total
+        return within
 
     def credit(self, number: int) -> int:
         """The chunks up to a number, of those under way, are credited. Returns how many these are."""
-        frames = number - self.credited
-        for _ in range(frames):
-            self._bytes -= self._sizes.popleft()
+        frames, sizes = number - self.credited, self._sizes
+        if frames == len(sizes):
+            sizes.clear()
+            self._bytes = 0
+        else:
+            for _ in range(frames):
+                self._bytes -= sizes.popleft()
         self.credited = number
         return frames
 
@@ -52,6 +63,10 @@ class Allowance:
         self.credited = number
 
 
-def size_of(frame: bytes) -> int:
-    """How many bytes a chunk takes up: those of its payload, and of its meta only what no chunk that makes sense has."""
+def size_of(frame: bytes, meta_length: int) -> int:
+    """How many bytes a chunk takes up: those of its payload, and of its meta only what no chunk that makes sense has. `meta_length` is
+    that of a frame which is whole, and 0 of one that was skipped, as the decoder has it."""
+    size = len(frame) - HEADER_BYTES - meta_length
+    if size and meta_length <= _META_BYTES_MAX:
+        return size
     return max(payload_length(frame), len(frame) - CHUNK_HEAD_BYTES_MAX)

@@ -62,7 +62,7 @@ class Streams:
 
     def progress(self, peer: Peer, frame: Frame) -> None:
         """PROGRESS from a worker: it counts if this worker holds this attempt, and if it is the next chunk."""
-        kind, cookie, raw, code, attempt, number, _ = frame
+        kind, cookie, raw, code, attempt, number, meta_length = frame
         worker = peer.worker
         assignment = worker.assignments.get(cookie) if worker is not None else None
         if assignment is None or attempt != assignment.attempt or assignment.state not in _HOLDING or code:
@@ -83,15 +83,14 @@ class Streams:
             # What was lost on the way was sent within the credit of the connection that broke; this one has all of its own.
             ring.skip_to(number)
         extras.after_break = False
-        size = size_of(raw)
-        if kind >= OVERSIZED or not ring.allowance.admits(size):
+        within = ring.allowance.take(size_of(raw, meta_length))
+        if kind >= OVERSIZED or not within:
             # It was too large, or more than this worker was allowed: that it is missing is what can be told of it.
             raw = packets.gap(PacketType.PROGRESS, cookie, attempt, number, number)
             self._counters.progress_dropped += 1
         elif extras.base:
             raw = readdressed(raw, attempt, number)
         ring.append(raw)
-        ring.allowance.sent(size)
         self._counters.progress += 1
         for follower in extras.followers:
             self._pump(route, ring, follower)
@@ -161,7 +160,7 @@ class Streams:
 
     def input(self, peer: Peer, frame: Frame) -> None:
         """INPUT from a client: the next chunk for a live job of its principal."""
-        _, cookie, raw, _, _, number, _ = frame
+        _, cookie, raw, _, _, number, meta_length = frame
         route = self._routes.get(cookie)
         if route is None or not (route.principal == peer.principal or route.owner is peer) or route.state is _OVER:
             self._answers.reply(peer, PacketType.INPUT, Code.COOKIE_NOT_FOUND, "No such cookie", cookie, number)
@@ -187,14 +186,14 @@ class Streams:
         if number != last + 1:
             self._answers.reply(peer, PacketType.INPUT, Code.BAD_PACKET, f"input {last + 1} was expected", cookie, number)
             return
-        size = size_of(raw)
+        size = size_of(raw, meta_length)
         if not ring.allowance.admits(size):
             self._answers.reply(
                 peer, PacketType.INPUT, Code.OVERLOADED, "there is no credit for more input", cookie, number, retry_ms=1000
             )
             return
         ring.append(raw)
-        ring.allowance.sent(size)
+        ring.allowance.take(size)
         if not extras.senders or extras.senders[-1].peer is not peer:
             extras.senders.append(Sender(peer))
         extras.senders[-1].last = number

@@ -71,11 +71,13 @@ def test_more_than_a_window_of_bytes_is_a_gap_or_refused() -> None:
 
 @needs_interpreted_core
 def test_a_window_without_a_bound_in_bytes_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    def admits(allowance: Allowance, size: int) -> bool:
-        return allowance.under_way < 4
+    original = Allowance.take
+
+    def take(allowance: Allowance, _: int) -> bool:
+        return original(allowance, 0)
 
     large = ("progress", WORKER, JOB, b"0" * 40, 0, None, True)
-    assert "were dropped" in found(monkeypatch, Allowance, "admits", RUN, ("congest", CLIENT), *[large] * 3, by=admits)
+    assert "were dropped" in found(monkeypatch, Allowance, "take", RUN, ("congest", CLIENT), *[large] * 3, by=take)
 
 
 @needs_interpreted_core

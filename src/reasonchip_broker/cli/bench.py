@@ -143,7 +143,7 @@ async def _measure(load: Load, url: str, broker_pid: int | None) -> Measured:
 async def _first_job(client: Client) -> None:
     """It waits until a worker is there. Raises Fault if none comes."""
     try:
-        await client.with_options(timeout=START_S).run(PIPELINE, payload=b"")
+        await client.run(PIPELINE, {"payload": b""}, timeout=START_S)
     except TimeoutError:
         sentence = f"No worker registered within {START_S:.0f} s; does --worker-broker name the same broker as --broker?"
         raise Fault(sentence, Exit.UNREACHABLE) from None
@@ -155,7 +155,7 @@ async def _ask(client: Client, payload: bytes, measured: Measured, warm_at: floa
     latencies = measured.latencies
     while (began_at := clock()) < end_at:
         try:
-            await client.run(PIPELINE, payload=payload)
+            await client.run(PIPELINE, {"payload": payload})
         except (JobFailed, RequestRefused) as error:
             measured.failures[Code(error.code).name] += 1
             await asyncio.sleep(0)  # Else a broker that refuses at once would keep this loop for itself.

@@ -128,7 +128,7 @@ class _Asked:
 
     def _submit(self, client: Client) -> Job:
         said = {field.name: getattr(self.options, field.name) for field in fields(Options)}
-        return client.with_options(**said).submit(self.pipeline, self.values)
+        return client.submit(self.pipeline, self.values, **said)
 
     async def _outcome(self, job: Job) -> Any:
         """Wait for the job; Ctrl-C cancels it, and a second Ctrl-C stops waiting for what becomes of that."""

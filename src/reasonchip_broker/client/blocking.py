@@ -6,7 +6,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from queue import SimpleQueue
@@ -16,14 +15,14 @@ from uuid import UUID, uuid4
 
 from reasonchip_broker.client.client import CONNECT_TIMEOUT_S, DEFAULT_URL, Client
 from reasonchip_broker.client.engine import EXIT_S, Engine
-from reasonchip_broker.client.submitter import BATCH_IN_FLIGHT, IN_FLIGHT, OptionChanges
+from reasonchip_broker.client.submitter import BATCH_IN_FLIGHT, IN_FLIGHT, require_no_cookie
 from reasonchip_broker.errors import BrokerWentAway, ConnectionLost, JobCancelled
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.peer.exchange import PATIENCE_S
 from reasonchip_broker.peer.inflow import Chunks
 from reasonchip_broker.peer.job import Answer, Job, JobState
 from reasonchip_broker.peer.maker import JobMaker
-from reasonchip_broker.peer.options import Options
+from reasonchip_broker.peer.options import OptionChanges, Options, changed
 from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, CloseReason
 
@@ -139,7 +138,7 @@ class BlockingJob:
 
 
 class BlockingSubmitter:
-    """Submits jobs, all with the same options; may be used from any number of threads at once. See `Submitter`."""
+    """Submits jobs; may be used from any number of threads at once. See `Submitter`."""
 
     def __init__(self, owner: "BlockingClient", options: Options) -> None:
         self.options = options
@@ -148,20 +147,20 @@ class BlockingSubmitter:
         self._made_for: tuple[Engine, JobMaker] | None = None
 
     def with_options(self, **changes: Unpack[OptionChanges]) -> "BlockingSubmitter":
-        """The same client with other options; see `Options` for what there is. Raises ValueError and TypeError as that does."""
-        return BlockingSubmitter(self._owner, replace(self.options, **changes))
+        """The same client with other options; as `Submitter.with_options`."""
+        return BlockingSubmitter(self._owner, changed(self.options, changes))
 
-    def submit(self, pipeline: str, variables: Any = None, /, **named: Any) -> BlockingJob:
+    def submit(self, pipeline: str, variables: Any = None, **options: Unpack[OptionChanges]) -> BlockingJob:
         """Submit a job and return at once. Raises what `Submitter.submit` does; ConnectError if there is no connection yet and
         none can be made, ConnectionLost if the client is closed.
         """
-        return self._submit(pipeline, variables, named)
+        return (self.with_options(**options) if options else self)._submit(pipeline, variables)
 
-    def run(self, pipeline: str, variables: Any = None, /, **named: Any) -> Any:
+    def run(self, pipeline: str, variables: Any = None, **options: Unpack[OptionChanges]) -> Any:
         """Run a job and return its result. Raises what `submit` does, and what the job ends with. If the wait is interrupted
         (Ctrl-C), the job is cancelled.
         """
-        job = self._submit(pipeline, variables, named)
+        job = self.submit(pipeline, variables, **options)
         try:
             return job.result()
         except BaseException:
@@ -169,17 +168,22 @@ class BlockingSubmitter:
             raise
 
     def map(
-        self, pipeline: str, variables: Iterable[Any], *, in_flight: int = IN_FLIGHT, return_exceptions: bool = False
+        self,
+        pipeline: str,
+        variables: Iterable[Any],
+        *,
+        in_flight: int = IN_FLIGHT,
+        return_exceptions: bool = False,
+        **options: Unpack[OptionChanges],
     ) -> Iterator[Any]:
         """Run a job for each of `variables`, and iterate over the results, in order; as `Submitter.map`."""
-        _require_room(in_flight)
-        return self._map(pipeline, variables, in_flight, return_exceptions)
+        return self._for_many(options, in_flight)._map(pipeline, variables, in_flight, return_exceptions)
 
     def _map(self, pipeline: str, variables: Iterable[Any], in_flight: int, return_exceptions: bool) -> Iterator[Any]:
         jobs: deque[BlockingJob] = deque()
         try:
             for item in variables:
-                jobs.append(self._submit(pipeline, item, {}))
+                jobs.append(self._submit(pipeline, item))
                 if len(jobs) >= in_flight:
                     yield _settled(jobs, return_exceptions)
             while jobs:
@@ -189,11 +193,10 @@ class BlockingSubmitter:
                 job._abandon("the iteration that the job belonged to has ended")
 
     def as_completed(
-        self, pipeline: str, variables: Iterable[Any], *, in_flight: int = IN_FLIGHT
+        self, pipeline: str, variables: Iterable[Any], *, in_flight: int = IN_FLIGHT, **options: Unpack[OptionChanges]
     ) -> Iterator[tuple[Any, BlockingJob]]:
         """Run a job for each of `variables`, and iterate over pairs of variables and their finished jobs, as they finish."""
-        _require_room(in_flight)
-        return self._as_completed(pipeline, variables, in_flight)
+        return self._for_many(options, in_flight)._as_completed(pipeline, variables, in_flight)
 
     def _as_completed(self, pipeline: str, variables: Iterable[Any], in_flight: int) -> Iterator[tuple[Any, BlockingJob]]:
         landed: SimpleQueue[tuple[Any, BlockingJob]] = SimpleQueue()
@@ -206,7 +209,7 @@ class BlockingSubmitter:
 
         try:
             for item in variables:
-                job = self._submit(pipeline, item, {})
+                job = self._submit(pipeline, item)
                 job._wait()
                 aboard[job] = None
                 job._landed.add_done_callback(partial(_put, landed, (item, job)))
@@ -219,19 +222,26 @@ class BlockingSubmitter:
                 job._abandon("the iteration that the job belonged to has ended")
 
     def submit_many(
-        self, pipeline: str, variables: Iterable[Any], *, batch: UUID | None = None, in_flight: int = BATCH_IN_FLIGHT
+        self, pipeline: str, variables: Iterable[Any], *, in_flight: int = BATCH_IN_FLIGHT, **options: Unpack[OptionChanges]
     ) -> "BlockingBatch":
         """A batch of jobs, one for each of `variables`; as `Submitter.submit_many`."""
-        _require_room(in_flight)
-        identity = batch or uuid4()
-        return BlockingBatch(self._owner, self.with_options(batch=identity), identity, pipeline, variables, in_flight)
+        view = self._for_many(options, in_flight)
+        identity = view.options.batch or uuid4()
+        return BlockingBatch(self._owner, view.with_options(batch=identity), identity, pipeline, variables, in_flight)
 
-    def _submit(self, pipeline: str, variables: Any, named: dict[str, Any]) -> BlockingJob:
+    def _for_many(self, options: OptionChanges, in_flight: int) -> "BlockingSubmitter":
+        if in_flight < 1:
+            raise ValueError(f"in_flight must be at least 1, not {in_flight}")
+        view = self.with_options(**options) if options else self
+        require_no_cookie(view.options)
+        return view
+
+    def _submit(self, pipeline: str, variables: Any) -> BlockingJob:
         engine = self._owner._running()
         if self._made_for is None or self._made_for[0] is not engine:
             self._made_for = engine, engine.client._maker.with_options(self.options)
         maker = self._made_for[1]
-        job = BlockingJob(self._owner, engine, maker.make(pipeline, variables, named))
+        job = BlockingJob(self._owner, engine, maker.make(pipeline, variables))
         engine.hand_over(maker.post, job._job)
         return job
 
@@ -241,7 +251,7 @@ class BlockingClient(BlockingSubmitter):
 
     ```python
     with BlockingClient("tcp://127.0.0.1:51500") as client:
-        print(client.run("greet", name="Ada"))
+        print(client.run("greet", {"name": "Ada"}))
     ```
 
     It may be used from any thread, in a notebook (whose own event loop is not touched), and without `with`: it connects when it
@@ -444,8 +454,8 @@ class _Counting(BlockingSubmitter):
         super().__init__(owner, options)
         self._batch = batch
 
-    def _submit(self, pipeline: str, variables: Any, named: dict[str, Any]) -> BlockingJob:
-        job = super()._submit(pipeline, variables, named)
+    def _submit(self, pipeline: str, variables: Any) -> BlockingJob:
+        job = super()._submit(pipeline, variables)
         self._batch.submitted += 1
         job._landed.add_done_callback(lambda _: self._batch._count(job))
         return job
@@ -461,11 +471,6 @@ def _forget_parents() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parents)
-
-
-def _require_room(in_flight: int) -> None:
-    if in_flight < 1:
-        raise ValueError(f"in_flight must be at least 1, not {in_flight}")
 
 
 def _put(landed: "SimpleQueue[tuple[Any, BlockingJob]]", entry: tuple[Any, BlockingJob], _: "Future[None]") -> None:

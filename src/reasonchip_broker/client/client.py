@@ -32,7 +32,7 @@ class Client(Submitter):
 
     ```python
     async with Client("tcp://127.0.0.1:51500") as client:
-        print(await client.run("greet", name="Ada"))
+        print(await client.run("greet", {"name": "Ada"}))
     ```
 
     `url` is `tcp://host[:port]`, `tls://host[:port]?ca=FILE&cert=FILE&key=FILE`, `unix:///path` or `memory://name`; `token`

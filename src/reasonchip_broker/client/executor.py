@@ -4,10 +4,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
-from typing import Any
+from typing import Any, Unpack
 
 from reasonchip_broker.client.blocking import BlockingClient, BlockingJob, BlockingSubmitter
 from reasonchip_broker.client.client import DEFAULT_URL
+from reasonchip_broker.peer.options import OptionChanges
 
 
 class JobFuture(Future[Any]):
@@ -67,7 +68,7 @@ class ClientExecutor(Executor):
 
     ```python
     with ClientExecutor("tcp://127.0.0.1:51500") as executor:
-        futures = [executor.submit("greet", name=name) for name in names]
+        futures = [executor.submit("greet", {"name": name}) for name in names]
     ```
 
     `client` is a URL, for a client of its own that ends with it, or a `BlockingClient` (or a view of one, with options), which
@@ -81,7 +82,9 @@ class ClientExecutor(Executor):
         self._pending: dict[JobFuture, None] = {}
         self._shut = False
 
-    def submit(self, pipeline: str, variables: Any = None, /, **named: Any) -> JobFuture:  # type: ignore[override]
+    def submit(  # type: ignore[override]
+        self, pipeline: str, variables: Any = None, **options: Unpack[OptionChanges]
+    ) -> JobFuture:
         """Submit a job (see `Submitter.submit` for what is raised); RuntimeError after `shutdown`."""
         future = JobFuture()
         with self._lock:
@@ -89,7 +92,7 @@ class ClientExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._pending[future] = None
         try:
-            job = self._submitter.submit(pipeline, variables, **named)
+            job = self._submitter.submit(pipeline, variables, **options)
         except BaseException:
             self._forget(future)
             raise

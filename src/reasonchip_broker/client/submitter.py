@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable
-from dataclasses import replace
-from typing import Any, TypedDict, Unpack
-from uuid import UUID, uuid4
+from typing import Any, Unpack
+from uuid import uuid4
 
 from reasonchip_broker.client.batch import Batch
 from reasonchip_broker.client.fanout import CompletedJobs, OrderedResults
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.job import Job
 from reasonchip_broker.peer.maker import JobMaker
-from reasonchip_broker.peer.options import Disconnect, Options
+from reasonchip_broker.peer.options import OptionChanges, Options, changed
 
 IN_FLIGHT = 64
 """Jobs of one `map` that are under way at once, unless it says otherwise."""
@@ -20,33 +19,12 @@ BATCH_IN_FLIGHT = 256
 """The same of one batch."""
 
 
-class OptionChanges(TypedDict, total=False):
-    """The options that `with_options` takes; see `Options`."""
-
-    timeout: float | None
-    deadline_s: float | None
-    queue: bool
-    cookie: UUID | None
-    encoding: str
-    detach: bool
-    follow: bool
-    attempts: int
-    backoff_s: float
-    retry_on: str | type[BaseException] | Iterable[str | type[BaseException]]
-    on_disconnect: Disconnect
-    retention_s: float | None
-    queue_limit_s: float | None
-    run_limit_s: float | None
-    parent: UUID | None
-    batch: UUID | None
-
-
 class Submitter:
-    """Submits jobs, all with the same options.
+    """Submits jobs.
 
-    The variables of a job are given by name, whatever the names, or as one value of any kind that the encoding knows (`None`
-    for none). Everything else about a job is an option, and options are set with `with_options`, so that the two can't be
-    mistaken for each other.
+    The variables of a job are one value, of any kind that the encoding knows: for most pipelines a map of names to values; `None`
+    for none. Every keyword is an option (see `Options`), so that the two can't be mistaken for each other: of this one job or,
+    said to `with_options`, of all that are submitted by the view that it returns.
     """
 
     def __init__(self, exchange: Exchange, maker: JobMaker) -> None:
@@ -59,18 +37,22 @@ class Submitter:
         return self._maker.options
 
     def with_options(self, **changes: Unpack[OptionChanges]) -> "Submitter":
-        """The same client with other options; see `Options` for what there is. Raises ValueError and TypeError as that does."""
-        return Submitter(self._exchange, self._maker.with_options(replace(self.options, **changes)))
+        """The same client with other options; see `Options` for what there is. Raises ValueError and TypeError as that does, and
+        TypeError for a name that is no option.
+        """
+        return Submitter(self._exchange, self._maker.with_options(changed(self.options, changes)))
 
-    def submit(self, pipeline: str, variables: Any = None, /, **named: Any) -> Job:
+    def submit(self, pipeline: str, variables: Any = None, **options: Unpack[OptionChanges]) -> Job:
         """Submit a job and return at once. It is sent in the next turn of the loop, or held until that is possible.
 
-        Raises TypeError and ValueError for variables that can't be encoded and names that no pipeline can have, ConnectError if
-        the client was never connected, ConnectionLost if it is closed, RuntimeError in another event loop than the client's.
+        Raises TypeError and ValueError for variables that can't be encoded, names that no pipeline can have, and options as
+        `with_options` does; ConnectError if the client was never connected, ConnectionLost if it is closed, RuntimeError in
+        another event loop than the client's.
         """
         self._check_here()
-        job = self._maker.make(pipeline, variables, named)
-        self._maker.post(job)
+        maker = self._maker.with_options(changed(self.options, options)) if options else self._maker
+        job = maker.make(pipeline, variables)
+        maker.post(job)
         return job
 
     def _check_here(self) -> None:
@@ -79,12 +61,12 @@ class Submitter:
         if asyncio.get_running_loop() is not self._exchange.loop:
             raise RuntimeError("this client belongs to another event loop; a BlockingClient may be used from everywhere")
 
-    async def run(self, pipeline: str, variables: Any = None, /, **named: Any) -> Any:
+    async def run(self, pipeline: str, variables: Any = None, **options: Unpack[OptionChanges]) -> Any:
         """Run a job and return its result. Raises what `submit` does, and what the job ends with (see `Job`).
 
         If the task that awaits this is cancelled, so is the job.
         """
-        return await self.submit(pipeline, variables, **named).result()
+        return await self.submit(pipeline, variables, **options).result()
 
     def map(
         self,
@@ -93,37 +75,58 @@ class Submitter:
         *,
         in_flight: int = IN_FLIGHT,
         return_exceptions: bool = False,
+        **options: Unpack[OptionChanges],
     ) -> OrderedResults:
         """Run a job for each of `variables`, and iterate over the results, in order, with `async for`.
 
         At most `in_flight` jobs are under way or wait to be taken: `variables` may be endless, and is read as results are. The
         first failure is raised, unless `return_exceptions` puts it in its place. Whenever the iteration ends early (a failure,
-        `break`, a cancelled task), the jobs that are left are cancelled. Raises ValueError for an `in_flight` below 1.
+        `break`, a cancelled task), the jobs that are left are cancelled. Raises ValueError for an `in_flight` below 1 and for the
+        option `cookie`, which names one job, and what `with_options` raises.
         """
-        return OrderedResults(lambda item: self.submit(pipeline, item), variables, in_flight, return_exceptions)
+        view = self._for_many(options)
+        return OrderedResults(lambda item: view.submit(pipeline, item), variables, in_flight, return_exceptions)
 
     def as_completed(
-        self, pipeline: str, variables: Iterable[Any] | AsyncIterable[Any], *, in_flight: int = IN_FLIGHT
+        self,
+        pipeline: str,
+        variables: Iterable[Any] | AsyncIterable[Any],
+        *,
+        in_flight: int = IN_FLIGHT,
+        **options: Unpack[OptionChanges],
     ) -> CompletedJobs:
         """Run a job for each of `variables`, and iterate over pairs of variables and their finished `Job`, as they finish.
 
         `await job` then returns, or raises, at once. Otherwise as `map`.
         """
-        return CompletedJobs(lambda item: self.submit(pipeline, item), variables, in_flight)
+        view = self._for_many(options)
+        return CompletedJobs(lambda item: view.submit(pipeline, item), variables, in_flight)
 
     def submit_many(
         self,
         pipeline: str,
         variables: Iterable[Any] | AsyncIterable[Any],
         *,
-        batch: UUID | None = None,
         in_flight: int = BATCH_IN_FLIGHT,
+        **options: Unpack[OptionChanges],
     ) -> Batch:
         """A batch of jobs, one for each of `variables`: to iterate over as they finish, or over their results in order.
 
-        At most `in_flight` jobs are under way or wait to be taken. All carry the id `batch` (a random one unless it is given), by
-        which the broker cancels them at one word. Raises ValueError for an `in_flight` below 1.
+        At most `in_flight` jobs are under way or wait to be taken. All carry one id (the option `batch`, a random one unless it is
+        given), by which the broker cancels them at one word. Raises as `map` does.
         """
-        identity = batch or uuid4()
-        view = self.with_options(batch=identity)
+        view = self._for_many(options)
+        identity = view.options.batch or uuid4()
+        view = view.with_options(batch=identity)
         return Batch(self._exchange, identity, lambda item: view.submit(pipeline, item), variables, in_flight)
+
+    def _for_many(self, options: OptionChanges) -> "Submitter":
+        view = self.with_options(**options) if options else self
+        require_no_cookie(view.options)
+        return view
+
+
+def require_no_cookie(options: Options) -> None:
+    """Raise ValueError where one cookie would be that of many jobs."""
+    if options.cookie is not None:
+        raise ValueError("a cookie names one job: leave the option out for many")

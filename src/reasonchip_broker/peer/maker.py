@@ -24,12 +24,8 @@ class JobMaker:
         """One with these options."""
         return JobMaker(self._exchange, options, self._nonce)
 
-    def make(self, pipeline: str, variables: Any, named: dict[str, Any]) -> Job:
+    def make(self, pipeline: str, variables: Any) -> Job:
         """A job, not posted yet. Raises TypeError and ValueError for what can't be asked for."""
-        if named:
-            if variables is not None:
-                raise TypeError("give the variables as one value or by name, not both")
-            variables = named
         options = self.options
         payload, encoding = encode_tagged(variables, options.encoding)
         cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes

@@ -4,12 +4,13 @@ A client sends the same few options over and over, so the bytes of each distinct
 the broker recognise them without decoding them again.
 """
 
+import difflib
 import math
 import os
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypedDict
 
 from reasonchip_broker.limits import ATTEMPTS_MAX, RETRY_NAMES_MAX
 from reasonchip_broker.peer.payloads import ENCODINGS
@@ -24,7 +25,6 @@ NONCE_BYTES = 16
 SECONDS_MAX = NUMBER_MAX / 1000
 """About 49 days: what a RUN can say in milliseconds."""
 
-
 ANY_ERROR = "*"
 """In `retry_on`: any exception of the handler."""
 
@@ -34,9 +34,36 @@ _BACK = schemas.RunOptions(p="p").back
 Disconnect = Literal["continue", "cancel"] | float
 
 
+class ChildOptions(TypedDict, total=False):
+    """The options of a job that a handler submits, as keywords; see `Options`."""
+
+    timeout: float | None
+    deadline_s: float | None
+    queue: bool
+    cookie: uuid.UUID | None
+    encoding: str
+    detach: bool
+    follow: bool
+    attempts: int
+    backoff_s: float
+    retry_on: str | type[BaseException] | Iterable[str | type[BaseException]]
+    on_disconnect: Disconnect
+    retention_s: float | None
+    queue_limit_s: float | None
+    run_limit_s: float | None
+    batch: uuid.UUID | None
+
+
+class OptionChanges(ChildOptions, total=False):
+    """The options of a job that a client submits, as keywords; see `Options`."""
+
+    parent: uuid.UUID | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How jobs are to be run; set with `with_options`. Raises ValueError, or TypeError, for values that make no sense.
+    """How jobs are to be run: keywords of `submit`, `run` and the like, and of `with_options`. Raises ValueError, or TypeError, for
+    values that make no sense.
 
     `timeout`: seconds from submission after which this client gives the job up: it is cancelled, and TimeoutError raised. It
     needs no broker to fire. `deadline_s`: seconds from submission after which the broker ends the job, wherever it is
@@ -95,6 +122,23 @@ class Options:
         else:
             _require_seconds("on_disconnect", self.on_disconnect, zero=True)
         object.__setattr__(self, "retry_on", _error_names(self.retry_on))
+
+
+_NAMES = frozenset(field.name for field in fields(Options))
+
+
+def changed(options: Options, changes: Mapping[str, Any]) -> Options:
+    """Options that differ in what is named. Raises TypeError for a name that is no option, and what `Options` raises."""
+    unknown = changes.keys() - _NAMES
+    if unknown:
+        raise TypeError(_no_option(min(unknown)))
+    return replace(options, **changes)
+
+
+def _no_option(name: str) -> str:
+    close = difflib.get_close_matches(name, _NAMES, 1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{name!r} is no option{meant}; a job's variables are given as one value: {{{name!r}: ...}}"
 
 
 def _require_seconds(name: str, value: float | None, *, zero: bool) -> None:

@@ -22,17 +22,27 @@ from reasonchip_broker.worker.worker import Worker
 
 if TYPE_CHECKING:
     from reasonchip_broker.peer.inflow import Gap
-    from reasonchip_broker.worker.children import ChildJob
+    from reasonchip_broker.worker.children import ChildJob, ChildSubmitter
 
-__all__ = ["ChildJob", "Gap", "InvalidVariables", "JobCancelled", "JobContext", "PipelineFailed", "Worker", "current_job"]
+__all__ = [
+    "ChildJob",
+    "ChildSubmitter",
+    "Gap",
+    "InvalidVariables",
+    "JobCancelled",
+    "JobContext",
+    "PipelineFailed",
+    "Worker",
+    "current_job",
+]
 
 
 def __getattr__(name: str) -> Any:
     # What few handlers name is loaded for those that do.
-    if name == "ChildJob":
-        from reasonchip_broker.worker.children import ChildJob
+    if name in ("ChildJob", "ChildSubmitter"):
+        from reasonchip_broker.worker import children
 
-        return ChildJob
+        return getattr(children, name)
     if name == "Gap":
         from reasonchip_broker.peer.inflow import Gap
 

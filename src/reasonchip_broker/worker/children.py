@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,7 @@ from reasonchip_broker.errors import JobCancelled
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.inflow import Chunks
 from reasonchip_broker.peer.job import Job
-from reasonchip_broker.peer.options import Options, RunMetas
+from reasonchip_broker.peer.options import ChildOptions, Options, RunMetas, changed
 from reasonchip_broker.peer.payloads import encode_tagged
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.worker.channel import Channel, Parked
@@ -46,17 +46,43 @@ class Submission(NamedTuple):
     options: Options
 
 
-def submission_of(parent: UUID, pipeline: str, variables: Any, loose: bool, options: dict[str, Any]) -> Submission:
-    """A child of a job. Raises TypeError and ValueError for what can't be asked for."""
-    if "parent" in options:
-        raise TypeError("the parent of a job that a handler submits is the handler's own")
-    chosen = Options(parent=parent, **options)
-    payload, encoding = encode_tagged(variables, chosen.encoding)
-    meta = RunMetas(chosen, _NONCE).of(pipeline, encoding)
+def submission_of(pipeline: str, variables: Any, options: Options, loose: bool = False) -> Submission:
+    """A child of the job that the options name. Raises TypeError and ValueError for what can't be asked for."""
+    payload, encoding = encode_tagged(variables, options.encoding)
+    meta = RunMetas(options, _NONCE).of(pipeline, encoding)
     if loose:
         meta = schemas.encode_meta(msgspec.structs.replace(schemas.run_options(meta), loose=True))
-    cookie = os.urandom(16) if chosen.cookie is None else chosen.cookie.bytes
-    return Submission(cookie, meta, payload, chosen)
+    cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes
+    return Submission(cookie, meta, payload, options)
+
+
+class ChildSubmitter:
+    """Submits jobs that are part of one job, all with the same options; what `JobContext.with_options` returns."""
+
+    __slots__ = ("_channel", "_kin", "options")
+
+    def __init__(self, kin: Kin, channel: Channel, options: Options) -> None:
+        self._kin = kin
+        self._channel = channel
+        self.options = options
+        """The options that jobs are submitted with."""
+
+    def with_options(self, **changes: Unpack[ChildOptions]) -> "ChildSubmitter":
+        """The same with other options; as `JobContext.with_options`."""
+        if "parent" in changes:
+            raise TypeError("the parent of a job that a handler submits is the handler's own")
+        return ChildSubmitter(self._kin, self._channel, changed(self.options, changes))
+
+    def submit(
+        self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Unpack[ChildOptions]
+    ) -> "ChildJob":
+        """Submit a job, and go on; as `JobContext.submit`."""
+        chosen = self.with_options(**options).options if options else self.options
+        return ChildJob(self._kin, self._channel, submission_of(pipeline, variables, chosen, loose))
+
+    def run(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Unpack[ChildOptions]) -> Any:
+        """Submit a job, and wait for its result; as `JobContext.run`."""
+        return self.submit(pipeline, variables, loose=loose, **options).result()
 
 
 class Family:

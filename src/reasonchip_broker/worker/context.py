@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from reasonchip_broker.errors import InternalError, JobCancelled
@@ -12,7 +12,8 @@ from reasonchip_broker.worker.channel import Channel, Inputs, Parked
 from reasonchip_broker.worker.kindred import Kin
 
 if TYPE_CHECKING:
-    from reasonchip_broker.worker.children import ChildJob
+    from reasonchip_broker.peer.options import ChildOptions
+    from reasonchip_broker.worker.children import ChildJob, ChildSubmitter
 
 _current: ContextVar["JobContext"] = ContextVar("reasonchip_broker_job")
 _event_lock = threading.Lock()
@@ -123,27 +124,39 @@ class JobContext:
 
     # Children
 
-    def submit(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Any) -> "ChildJob":
+    def submit(
+        self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: "Unpack[ChildOptions]"
+    ) -> "ChildJob":
         """Submit a job that is part of this one, and go on; `await child` (in a thread `child.result()`) waits for its result.
 
         It ends with this job: when that is cancelled, runs out of time, fails, or loses its worker, the child is cancelled,
-        unless it is `loose`; it goes on if this job ends well. Its deadline is at most this job's. `options` are those of a
-        client: `deadline_s`, `attempts`, `retry_on`, `queue_limit_s`, `encoding` and so on. Raises TypeError and ValueError
-        for what can't be asked for.
+        unless it is `loose`; it goes on if this job ends well. Its deadline is at most this job's. Variables and options are those
+        of a client (`Client.submit`): `deadline_s`, `attempts`, `retry_on`, `queue_limit_s`, `encoding` and so on, but for `parent`,
+        which is this job. Raises TypeError and ValueError for what can't be asked for.
         """
+        return self._children().submit(pipeline, variables, loose=loose, **options)
+
+    def run(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: "Unpack[ChildOptions]") -> Any:
+        """Submit a job that is part of this one, and wait for its result: `await context.run(...)` in a coroutine, a call that
+        blocks in a thread. This job's slot is lent out meanwhile. Raises as `submit` does, and what the child ended with.
+        """
+        return self._children().run(pipeline, variables, loose=loose, **options)
+
+    def with_options(self, **changes: "Unpack[ChildOptions]") -> "ChildSubmitter":
+        """What submits and runs jobs as this context does, with these options for each: as `Client.with_options`. Raises TypeError for
+        a name that is no option and for `parent`, TypeError and ValueError for values that make no sense.
+        """
+        return self._children().with_options(**changes)
+
+    def _children(self) -> "ChildSubmitter":
         channel = self._own_channel()
         if self._kin is None:
             raise InternalError("this context was not made by a worker: there is nobody to submit to")
         # Loaded for the first child: most workers have none.
-        from reasonchip_broker.worker.children import ChildJob, submission_of
+        from reasonchip_broker.peer.options import Options
+        from reasonchip_broker.worker.children import ChildSubmitter
 
-        return ChildJob(self._kin, channel, submission_of(self.cookie, pipeline, variables, loose, options))
-
-    def run(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Any) -> Any:
-        """Submit a job that is part of this one, and wait for its result: `await context.run(...)` in a coroutine, a call that
-        blocks in a thread. This job's slot is lent out meanwhile. Raises as `submit` does, and what the child ended with.
-        """
-        return self.submit(pipeline, variables, loose=loose, **options).result()
+        return ChildSubmitter(self._kin, channel, Options(parent=self.cookie))
 
     # The slot
 

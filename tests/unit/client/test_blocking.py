@@ -18,6 +18,7 @@ from reasonchip_broker.protocol.codes import CloseReason, Code
 from tests.unit.client.ends import StubWorker, hold
 from tests.unit.client.thread_broker import thread_broker
 
+RAW = "memory://raw"
 WAIT_S = 10.0
 
 
@@ -36,9 +37,39 @@ def no_thread_is_left() -> Iterator[None]:
 
 def test_a_job_runs_and_its_result_is_returned() -> None:
     with thread_broker() as ends, BlockingClient(ends.url) as client:
-        assert client.run("greet", name="Ada") == {"name": "Ada"}
+        assert client.run("greet", {"name": "Ada"}) == {"name": "Ada"}
         assert client.connected
     assert not client.connected
+
+
+def test_options_are_keywords_of_whatever_submits() -> None:
+    with thread_broker(hold) as ends, BlockingClient(ends.url) as client:
+        mine = uuid.uuid4()
+        assert client.submit_many("p", [], batch=mine).id == mine
+        with pytest.raises(errors.DeadlineExceeded):
+            client.run("p", deadline_s=0.01)
+        with pytest.raises(errors.DeadlineExceeded):
+            client.submit("p", deadline_s=0.01).result(WAIT_S)
+        [late] = client.map("p", [1], return_exceptions=True, deadline_s=0.01)
+        assert isinstance(late, errors.DeadlineExceeded)
+        [(_, job)] = client.as_completed("p", [1], deadline_s=0.01)
+        with pytest.raises(errors.DeadlineExceeded):
+            job.result(WAIT_S)
+        assert client.submit_many("p", [1], deadline_s=0.01).finish().failed == 1
+
+
+def test_a_keyword_that_is_no_option_never_becomes_a_variable() -> None:
+    client: Any = BlockingClient(RAW)
+    for submits in (client.submit, client.run, client.map, client.as_completed, client.submit_many):
+        with pytest.raises(TypeError, match="'dedline_s' is no option"):
+            submits("p", [], dedline_s=1)
+
+
+def test_one_cookie_is_not_given_to_many_jobs() -> None:
+    client: Any = BlockingClient(RAW).with_options(cookie=uuid.uuid4())
+    for submits in (client.map, client.as_completed, client.submit_many):
+        with pytest.raises(ValueError, match="names one job"):
+            submits("p", [])
 
 
 @pytest.mark.parametrize("value", [0, "", [], {}, False, None, b""], ids=repr)

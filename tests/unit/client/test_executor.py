@@ -23,8 +23,16 @@ def fail(worker: StubWorker, run: Packet) -> None:
 
 def test_futures_have_the_results() -> None:
     with thread_broker() as ends, ClientExecutor(ends.url) as executor:
-        futures = [executor.submit("p", number=number) for number in range(100)]
+        futures = [executor.submit("p", {"number": number}) for number in range(100)]
         assert {future.result(WAIT_S)["number"] for future in as_completed(futures, WAIT_S)} == {*range(100)}
+
+
+def test_options_are_keywords_as_those_of_a_client() -> None:
+    with thread_broker(hold) as ends, ClientExecutor(ends.url) as executor:
+        with pytest.raises(errors.DeadlineExceeded):
+            executor.submit("p", deadline_s=0.01).result(WAIT_S)
+        with pytest.raises(TypeError, match="'number' is no option"):
+            executor.submit("p", number=1)  # type: ignore[call-arg]
 
 
 def test_map_gives_results_in_order() -> None:

@@ -1,6 +1,8 @@
 """Views of a client with other options: they change nothing but what is asked for, and send the same bytes for the same wish."""
 
+import asyncio
 import uuid
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -59,22 +61,62 @@ async def test_random_cookies_are_all_different() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named", "payload"),
+    ("arguments", "payload"),
     [
-        ((), {}, b""),
-        ((None,), {}, b""),
-        (({},), {}, b"\x80"),
-        ((0,), {}, b"\x00"),
-        ((), {"a": 1}, b"\x81\xa1a\x01"),
-        (({"a": 1},), {}, b"\x81\xa1a\x01"),
+        ((), b""),
+        ((None,), b""),
+        (({},), b"\x80"),
+        ((0,), b"\x00"),
+        (({"a": 1},), b"\x81\xa1a\x01"),
     ],
 )
-async def test_variables_by_name_or_as_one_value(arguments: tuple[Any, ...], named: dict[str, Any], payload: bytes) -> None:
+async def test_variables_are_one_value(arguments: tuple[Any, ...], payload: bytes) -> None:
     async with raw_broker() as broker, Client(RAW) as client:
-        client.submit("p", *arguments, **named)
+        client.submit("p", *arguments)
         run: Packet = await broker.next_packet(PacketType.RUN)
         assert run.payload == payload
         assert schemas.run_options(run.meta).enc == "msgpack"
+
+
+async def test_options_are_keywords_of_whatever_submits_and_add_to_those_of_the_view() -> None:
+    async with raw_broker() as broker, Client(RAW) as client:
+        view = client.with_options(attempts=3)
+        mine = uuid.uuid4()
+        tasks = [
+            asyncio.ensure_future(view.run("p", 1, retention_s=7, batch=mine)),
+            asyncio.ensure_future(anext(view.map("p", [1], retention_s=7, batch=mine))),
+            asyncio.ensure_future(anext(view.as_completed("p", [1], retention_s=7, batch=mine))),
+            asyncio.ensure_future(view.submit_many("p", [1], retention_s=7, batch=mine).finish()),
+            asyncio.ensure_future(view.with_options(batch=mine).submit_many("p", [1], retention_s=7).finish()),
+        ]
+        view.submit("p", 1, retention_s=7, batch=mine)
+        view.submit("p", 1)
+        seen: Counter[Any] = Counter()
+        for _ in range(len(tasks) + 2):
+            options = schemas.run_options((await broker.next_packet(PacketType.RUN)).meta)
+            seen[options.att, options.keep, options.batch] += 1
+        assert seen == {(3, 7000, mine.bytes): len(tasks) + 1, (3, None, None): 1}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_keyword_that_is_no_option_never_becomes_a_variable() -> None:
+    async with raw_broker(), Client(RAW) as client:
+        submits: Any
+        for submits in (client.submit, client.map, client.as_completed, client.submit_many):
+            with pytest.raises(TypeError, match="'dedline_s' is no option"):
+                submits("p", [], dedline_s=1)
+        with pytest.raises(TypeError, match="'dedline_s' is no option"):
+            await client.run("p", {}, dedline_s=1)  # type: ignore[call-arg]
+
+
+async def test_one_cookie_is_not_given_to_many_jobs() -> None:
+    async with raw_broker(), Client(RAW) as client:
+        submits: Any
+        for submits in (client.map, client.as_completed, client.submit_many):
+            with pytest.raises(ValueError, match="names one job"):
+                submits("p", [1, 2], cookie=uuid.uuid4())
 
 
 async def test_no_variables_of_a_json_client_are_still_a_json_job_which_existing_workers_may_take() -> None:

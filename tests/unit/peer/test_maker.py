@@ -3,8 +3,6 @@
 import os
 import uuid
 
-import pytest
-
 from reasonchip_broker.peer.job import JobState
 from reasonchip_broker.peer.maker import JobMaker
 from reasonchip_broker.peer.options import Options
@@ -20,7 +18,7 @@ async def test_a_job_is_made_first_and_sent_when_it_is_posted() -> None:
     paper = up(exchange)
     cookie = uuid.uuid4()
     maker = JobMaker(exchange, Options(), NONCE).with_options(Options(cookie=cookie, encoding="json"))
-    job = maker.make("p", {"a": 1}, {})
+    job = maker.make("p", {"a": 1})
     assert (paper.sent, job.state) == ([], JobState.HELD)
     maker.post(job)
     [run] = paper.sent
@@ -28,8 +26,6 @@ async def test_a_job_is_made_first_and_sent_when_it_is_posted() -> None:
     assert schemas.run_options(run.meta).enc == "json"
 
 
-async def test_each_job_has_a_cookie_of_its_own_and_variables_come_in_one_way() -> None:
+async def test_each_job_has_a_cookie_of_its_own() -> None:
     maker = JobMaker(start(), Options(), os.urandom(16))
-    assert maker.make("p", 1, {}).cookie != maker.make("p", 1, {}).cookie
-    with pytest.raises(TypeError, match="not both"):
-        maker.make("p", 1, {"a": 1})
+    assert maker.make("p", 1).cookie != maker.make("p", 1).cookie

@@ -1,12 +1,13 @@
 """Options of jobs: what makes no sense is refused at once, and the same options are the same bytes."""
 
+import dataclasses
 import uuid
 from typing import Any
 
 import pytest
 
 from reasonchip_broker.peer import options as module
-from reasonchip_broker.peer.options import Options, RunMetas
+from reasonchip_broker.peer.options import ChildOptions, OptionChanges, Options, RunMetas, changed
 from reasonchip_broker.protocol import schemas
 
 NONCE = bytes(range(16))
@@ -35,6 +36,26 @@ NONCE = bytes(range(16))
 def test_values_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Options(**bad)
+
+
+def test_what_is_changed_is_what_is_named() -> None:
+    assert changed(Options(attempts=3), {"timeout": 5}) == Options(attempts=3, timeout=5)
+
+
+def test_a_name_that_is_no_option_is_told_with_the_one_that_was_meant_and_where_variables_go() -> None:
+    with pytest.raises(TypeError) as told:
+        changed(Options(), {"dedline_s": 5})
+    assert str(told.value) == (
+        "'dedline_s' is no option (did you mean 'deadline_s'?); a job's variables are given as one value: {'dedline_s': ...}"
+    )
+    with pytest.raises(TypeError) as told:
+        changed(Options(), {"text": "x"})
+    assert str(told.value) == "'text' is no option; a job's variables are given as one value: {'text': ...}"
+
+
+@pytest.mark.parametrize(("keywords", "more"), [(ChildOptions, {"parent"}), (OptionChanges, set())])
+def test_every_option_is_a_keyword_that_a_type_checker_knows(keywords: Any, more: set[str]) -> None:
+    assert {field.name for field in dataclasses.fields(Options)} == {*keywords.__annotations__} | more
 
 
 def test_a_cookie_is_a_uuid() -> None:

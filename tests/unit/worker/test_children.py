@@ -20,6 +20,8 @@ from reasonchip_broker.worker.jobs import Job
 from tests.unit.worker.harness import soon, until
 from tests.unit.worker.linked import COOKIE, FakeBroker, Setting, linked
 
+BATCH = UUID(int=9)
+
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
@@ -75,6 +77,22 @@ async def test_a_child_travels_with_its_parent_and_its_result_comes_back() -> No
         assert setting.desk.free == 1
         kinds = [packet.kind for packet in broker.packets if packet.kind != PacketType.ACK][2:]
         assert kinds == [PacketType.RUN, PacketType.PARK, PacketType.RESUME]
+
+
+async def test_options_for_many_children_are_said_once() -> None:
+    async with linked() as (broker, setting):
+        context = await began(broker, setting)
+        view = context.with_options(attempts=3, batch=BATCH).with_options(retention_s=7)
+        assert view.options.attempts == 3
+        view.submit("p", {"n": 1}, attempts=2)
+        task = asyncio.ensure_future(view.run("p", {"n": 2}))
+        runs = await child_runs(broker, 2)
+        told = [(options.parent, options.att, options.keep, options.batch) for options in map(options_of, runs)]
+        assert told == [(COOKIE, 2, 7000, BATCH.bytes), (COOKIE, 3, 7000, BATCH.bytes)]
+        answer(broker, runs[1], 8)
+        await until(lambda: task.done() or bool(broker.of(PacketType.RESUME)))
+        broker.send(packets.resume(COOKIE, 1))
+        assert await soon(task) == 8
 
 
 async def test_a_child_goes_on_beside_its_parent_until_it_is_waited_for() -> None:
@@ -217,7 +235,11 @@ async def test_a_child_that_runs_in_this_very_worker_is_told_from_its_submission
 async def test_what_cannot_be_asked_for_is_told_at_once() -> None:
     async with linked() as (broker, setting):
         context = await began(broker, setting)
-        for options, error in (({"parent": context.cookie}, TypeError), ({"attempts": 0}, ValueError), ({"x": 1}, TypeError)):
+        for options, error in (
+            ({"parent": context.cookie}, TypeError),
+            ({"dedline_s": 1}, TypeError),
+            ({"attempts": 0}, ValueError),
+        ):
             with pytest.raises(error):
                 context.submit("p", **options)
         with pytest.raises(TypeError):

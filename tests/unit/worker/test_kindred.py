@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from reasonchip_broker.peer.options import Options
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.protocol.codes import PacketType
@@ -32,7 +33,7 @@ class Setting:
         self.kindred = Kindred("memory://", asyncio.get_running_loop(), self.outflow)
 
     def submit(self) -> "asyncio.Future[Any]":
-        submission = submission_of(PARENT, "p", None, False, {})
+        submission = submission_of("p", None, Options(parent=PARENT))
         self.kindred.submit(submission)
         return asyncio.wrap_future(self.kindred.ask("result", submission.cookie))
 

@@ -82,6 +82,7 @@ _OPTIONS = (
     ),
     click.option("--batch", type=click.UUID, metavar="UUID", help="The batch that it is a part of, for `cancel --batch`."),
     click.option("--parent", type=click.UUID, metavar="COOKIE", help="The running job that it is a part of, and ends with."),
+    click.option("--loose", is_flag=True, help="With --parent: go on when that one is cancelled or fails."),
 )
 
 _NAMES = {
@@ -105,6 +106,8 @@ def options_of(said: dict[str, Any], *, detach: bool) -> Options:
     if said["attempts"] == 1 and (said["retry_on"] or said["backoff"] is not None):
         option = "--retry-on" if said["retry_on"] else "--backoff"
         raise click.UsageError(f"{option} is for jobs that may be tried again: say --attempts 2, or more.")
+    if said["loose"] and said["parent"] is None:
+        raise click.UsageError("--loose is for a job that outlives its parent: say which one that is with --parent.")
     if detach and said["on_disconnect"] in ("cancel", 0.0):
         raise click.UsageError("--detach leaves the job alone, and --on-disconnect cancel would cancel it for that.")
     wanted = {_NAMES.get(name, name): value for name, value in said.items() if value is not None}

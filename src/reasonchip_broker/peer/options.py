@@ -52,6 +52,7 @@ class ChildOptions(TypedDict, total=False):
     queue_limit_s: float | None
     run_limit_s: float | None
     batch: uuid.UUID | None
+    loose: bool
 
 
 class OptionChanges(ChildOptions, total=False):
@@ -81,7 +82,8 @@ class Options:
 
     `on_disconnect`: what becomes of the job when this client is gone and nobody else attaches to it: "continue", "cancel", or
     a number of seconds after which it is cancelled. `retention_s`: how long its outcome can be fetched (None: as the broker
-    has it). `parent`: the cookie of the job that it is a part of, and ends with. `batch`: the id of the batch that it is part of.
+    has it). `parent`: the cookie of the live job that it is a part of: it is over no later than that one's deadline, and is cancelled
+    when that one is cancelled, fails, or is tried again; but goes on if it is `loose`. `batch`: the id of the batch that it is part of.
     """
 
     timeout: float | None = None
@@ -99,6 +101,7 @@ class Options:
     queue_limit_s: float | None = None
     run_limit_s: float | None = None
     parent: uuid.UUID | None = None
+    loose: bool = False
     batch: uuid.UUID | None = None
 
     def __post_init__(self) -> None:
@@ -112,6 +115,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not isinstance(value, uuid.UUID):
                 raise TypeError(f"{name} must be a uuid.UUID, not {type(value).__name__}")
+        if self.loose and self.parent is None:
+            raise ValueError("loose is for a job that has a parent, and outlives it: say which, with parent")
         if self.encoding not in ENCODINGS:
             raise ValueError(f"{self.encoding!r} is no encoding; known are {', '.join(ENCODINGS)}")
         if not 1 <= self.attempts <= ATTEMPTS_MAX:
@@ -215,6 +220,7 @@ class RunMetas:
                 qlim=_ms(options.queue_limit_s),
                 rlim=_ms(options.run_limit_s),
                 parent=None if options.parent is None else options.parent.bytes,
+                loose=options.loose,
                 batch=None if options.batch is None else options.batch.bytes,
             )
         )

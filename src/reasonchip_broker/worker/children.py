@@ -14,8 +14,6 @@ from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, Unpack
 from uuid import UUID
 
-import msgspec
-
 from reasonchip_broker.errors import JobCancelled
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.inflow import Chunks
@@ -46,12 +44,10 @@ class Submission(NamedTuple):
     options: Options
 
 
-def submission_of(pipeline: str, variables: Any, options: Options, loose: bool = False) -> Submission:
+def submission_of(pipeline: str, variables: Any, options: Options) -> Submission:
     """A child of the job that the options name. Raises TypeError and ValueError for what can't be asked for."""
     payload, encoding = encode_tagged(variables, options.encoding)
     meta = RunMetas(options, _NONCE).of(pipeline, encoding)
-    if loose:
-        meta = schemas.encode_meta(msgspec.structs.replace(schemas.run_options(meta), loose=True))
     cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes
     return Submission(cookie, meta, payload, options)
 
@@ -73,16 +69,14 @@ class ChildSubmitter:
             raise TypeError("the parent of a job that a handler submits is the handler's own")
         return ChildSubmitter(self._kin, self._channel, changed(self.options, changes))
 
-    def submit(
-        self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Unpack[ChildOptions]
-    ) -> "ChildJob":
+    def submit(self, pipeline: str, variables: Any = None, **options: Unpack[ChildOptions]) -> "ChildJob":
         """Submit a job, and go on; as `JobContext.submit`."""
         chosen = self.with_options(**options).options if options else self.options
-        return ChildJob(self._kin, self._channel, submission_of(pipeline, variables, chosen, loose))
+        return ChildJob(self._kin, self._channel, submission_of(pipeline, variables, chosen))
 
-    def run(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: Unpack[ChildOptions]) -> Any:
+    def run(self, pipeline: str, variables: Any = None, **options: Unpack[ChildOptions]) -> Any:
         """Submit a job, and wait for its result; as `JobContext.run`."""
-        return self.submit(pipeline, variables, loose=loose, **options).result()
+        return self.submit(pipeline, variables, **options).result()
 
 
 class Family:

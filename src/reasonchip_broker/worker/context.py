@@ -124,23 +124,21 @@ class JobContext:
 
     # Children
 
-    def submit(
-        self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: "Unpack[ChildOptions]"
-    ) -> "ChildJob":
+    def submit(self, pipeline: str, variables: Any = None, **options: "Unpack[ChildOptions]") -> "ChildJob":
         """Submit a job that is part of this one, and go on; `await child` (in a thread `child.result()`) waits for its result.
 
-        It ends with this job: when that is cancelled, runs out of time, fails, or loses its worker, the child is cancelled,
-        unless it is `loose`; it goes on if this job ends well. Its deadline is at most this job's. Variables and options are those
-        of a client (`Client.submit`): `deadline_s`, `attempts`, `retry_on`, `queue_limit_s`, `encoding` and so on, but for `parent`,
-        which is this job. Raises TypeError and ValueError for what can't be asked for.
+        It ends with this job: when that is cancelled, runs out of time, fails, or loses its worker, the child is cancelled, but for
+        the option `loose`; it goes on if this job ends well. Its deadline is at most this job's. Variables and options are those of a
+        client (`Client.submit`): `deadline_s`, `attempts`, `retry_on`, `queue_limit_s`, `encoding` and so on, but for `parent`, which
+        is this job. Raises TypeError and ValueError for what can't be asked for.
         """
-        return self._children().submit(pipeline, variables, loose=loose, **options)
+        return self._children().submit(pipeline, variables, **options)
 
-    def run(self, pipeline: str, variables: Any = None, *, loose: bool = False, **options: "Unpack[ChildOptions]") -> Any:
+    def run(self, pipeline: str, variables: Any = None, **options: "Unpack[ChildOptions]") -> Any:
         """Submit a job that is part of this one, and wait for its result: `await context.run(...)` in a coroutine, a call that
         blocks in a thread. This job's slot is lent out meanwhile. Raises as `submit` does, and what the child ended with.
         """
-        return self._children().run(pipeline, variables, loose=loose, **options)
+        return self._children().run(pipeline, variables, **options)
 
     def with_options(self, **changes: "Unpack[ChildOptions]") -> "ChildSubmitter":
         """What submits and runs jobs as this context does, with these options for each: as `Client.with_options`. Raises TypeError for

@@ -27,7 +27,7 @@ def test_each_option_arrives_where_it_belongs():
     arguments = (
         "--timeout 60 --queue-limit 5 --run-limit 30 --attempts 3 --backoff 0 --retry-on KeyError --retry-on a.B "
         "--on-disconnect 2.5 --retention 0 --batch 00000000-0000-0000-0000-000000000001 "
-        "--parent 00000000-0000-0000-0000-000000000002"
+        "--parent 00000000-0000-0000-0000-000000000002 --loose"
     )
     assert parsed(*arguments.split()) == Options(
         deadline_s=60.0,
@@ -40,6 +40,7 @@ def test_each_option_arrives_where_it_belongs():
         retention_s=0.0,
         batch=UUID(int=1),
         parent=UUID(int=2),
+        loose=True,
     )
 
 
@@ -56,6 +57,7 @@ def test_a_policy_is_a_word_too(policy):
         (["--on-disconnect", "nan"], "none of continue"),
         (["--retry-on", "KeyError"], "--attempts 2"),
         (["--backoff", "1"], "--attempts 2"),
+        (["--loose"], "say which one that is with --parent"),
         (["--attempts", "3", *["--retry-on", "E"] * 33], "at most 32 names"),
         (["--attempts", "21"], "range"),
         (["--attempts", "0"], "range"),

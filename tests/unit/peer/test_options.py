@@ -31,6 +31,7 @@ NONCE = bytes(range(16))
         {"retention_s": -1},
         {"queue_limit_s": 0},
         {"run_limit_s": 0},
+        {"loose": True},
     ],
 )
 def test_values_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
@@ -82,6 +83,7 @@ def test_the_meta_says_how_the_job_is_to_live() -> None:
         queue_limit_s=0.0001,
         run_limit_s=2,
         parent=parent,
+        loose=True,
         batch=batch,
     )
     assert schemas.run_options(RunMetas(options, NONCE).of("greet", "json")) == schemas.RunOptions(
@@ -97,6 +99,7 @@ def test_the_meta_says_how_the_job_is_to_live() -> None:
         qlim=1,
         rlim=2000,
         parent=parent.bytes,
+        loose=True,
         batch=batch.bytes,
     )
 

@@ -82,13 +82,13 @@ async def test_a_child_travels_with_its_parent_and_its_result_comes_back() -> No
 async def test_options_for_many_children_are_said_once() -> None:
     async with linked() as (broker, setting):
         context = await began(broker, setting)
-        view = context.with_options(attempts=3, batch=BATCH).with_options(retention_s=7)
+        view = context.with_options(attempts=3, batch=BATCH).with_options(retention_s=7, loose=True)
         assert view.options.attempts == 3
         view.submit("p", {"n": 1}, attempts=2)
         task = asyncio.ensure_future(view.run("p", {"n": 2}))
         runs = await child_runs(broker, 2)
-        told = [(options.parent, options.att, options.keep, options.batch) for options in map(options_of, runs)]
-        assert told == [(COOKIE, 2, 7000, BATCH.bytes), (COOKIE, 3, 7000, BATCH.bytes)]
+        told = [(o.parent, o.att, o.keep, o.batch, o.loose) for o in map(options_of, runs)]
+        assert told == [(COOKIE, 2, 7000, BATCH.bytes, True), (COOKIE, 3, 7000, BATCH.bytes, True)]
         answer(broker, runs[1], 8)
         await until(lambda: task.done() or bool(broker.of(PacketType.RESUME)))
         broker.send(packets.resume(COOKIE, 1))

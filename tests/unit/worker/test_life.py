@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -123,6 +124,37 @@ async def test_cancelling_a_parent_cancels_its_children(stage, client) -> None:
         other = await soon(client.submit("parent").cancel())
         assert other.jobs == 1
     assert ended[:1] == ["child"]
+
+
+async def test_a_loose_job_goes_on_when_its_parent_is_cancelled_whoever_submitted_it(stage, client) -> None:
+    worker = Worker(stage.worker_url, capacity=4)
+    loose: list[UUID] = []
+    begun = [asyncio.Event() for _ in range(3)]
+    may_end = asyncio.Event()
+
+    @worker.pipeline("parent")
+    async def parent(context: JobContext) -> None:
+        loose.append(context.submit("child", {"number": 0}, loose=True).cookie)
+        await context.run("child", {"number": 1})
+
+    @worker.pipeline("child")
+    async def child(number: int) -> int:
+        begun[number].set()
+        await may_end.wait()
+        return number
+
+    async with stage.working(worker):
+        job = client.submit("parent")
+        await soon(begun[1].wait())
+        mine = client.submit("child", {"number": 2}, parent=job.cookie, loose=True)
+        await soon(asyncio.gather(*(event.wait() for event in begun)))
+        await soon(job.cancel())
+        with pytest.raises(JobCancelled):
+            await soon(job.result())
+        handlers = client.attach(*loose)
+        assert (await soon(handlers.status())).parent is None
+        may_end.set()
+        assert await soon(asyncio.gather(mine, handlers)) == [2, 0]
 
 
 async def test_a_break_of_the_connection_is_no_break_of_a_job(stage, client) -> None:

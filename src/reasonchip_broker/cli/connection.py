@@ -44,8 +44,9 @@ async def kept_connection(url: str, patience_s: float, encoding: str = ENCODING_
 
     Raises ConnectError, EndpointError.
     """
-    async with Client(url, reconnect=False, patience_s=patience_s, encoding=encoding) as client:
-        client._link._reconnect = patience_s > 0
+    client = Client(url, reconnect=patience_s > 0, patience_s=patience_s, encoding=encoding)
+    await client.connect(once=True)
+    async with client:
         watch = asyncio.create_task(_tell_of_breaks(client, patience_s))
         try:
             yield client

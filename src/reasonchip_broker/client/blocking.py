@@ -299,9 +299,9 @@ class BlockingClient(BlockingSubmitter):
         engine = self._engine
         return engine is not None and engine.client.connected
 
-    def connect(self) -> None:
-        """Connect, if that has not been done. Raises ConnectError as `Client.connect` does, ConnectionLost if the client is closed."""
-        self._running()
+    def connect(self, *, once: bool = False) -> None:
+        """Connect, if that has not been done. Raises as `Client.connect` does, and ConnectionLost if the client is closed."""
+        self._running(once)
 
     def close(self) -> None:
         """Disconnect, once the broker has taken what was sent. Jobs that are not over go on there, and are BrokerWentAway here."""
@@ -349,7 +349,7 @@ class BlockingClient(BlockingSubmitter):
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
-    def _running(self) -> Engine:
+    def _running(self, once: bool = False) -> Engine:
         """The engine of this process, connected. Raises ConnectError, ConnectionLost."""
         engine = self._engine
         if engine is not None:
@@ -361,7 +361,7 @@ class BlockingClient(BlockingSubmitter):
                     raise ConnectionLost("the client is closed", CloseReason.NORMAL)
                 engine = Engine(self._make())
                 try:
-                    engine.call(engine.client.connect)
+                    engine.call(partial(engine.client.connect, once=once))
                 except BaseException:
                     engine.close()
                     raise

@@ -77,13 +77,15 @@ class Client(Submitter):
         """Whether there is a connection right now."""
         return self._link.connected
 
-    async def connect(self) -> None:
-        """Connect; `async with` does it too. Tried again until `connect_timeout_s` is over, or just once without `reconnect`.
+    async def connect(self, *, once: bool = False) -> None:
+        """Connect; `async with` does it too. Tried again until `connect_timeout_s` seconds are over, or, `once` or without `reconnect`,
+        just once: for an address that a person has typed. What `once` is about is the first connection: when that ends, another is
+        made as ever.
 
         May be called at any time to wait until there is a connection again. Raises ConnectError, in one line that says what the last
         attempt met with.
         """
-        await self._link.start(self._connect_timeout_s)
+        await self._link.start(self._connect_timeout_s, once=once)
 
     async def close(self) -> None:
         """Disconnect, once the broker has taken what was sent. Jobs that are not over go on there, and are BrokerWentAway here."""

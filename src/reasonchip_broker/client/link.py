@@ -58,6 +58,8 @@ class Link:
         self._over: asyncio.Event
         self._why: ReasonChipError = ConnectError("no attempt was made yet")
         self._final = False
+        self._once = False
+        """Whether the first attempt to connect, which is still to succeed, is to be the only one."""
         self._up_at: float | None = None
         """Since when the present connection, or the last one, has been welcomed; None if it never was."""
         self._check: asyncio.TimerHandle | None = None
@@ -67,8 +69,9 @@ class Link:
         """Whether there is a connection that the broker has welcomed."""
         return self._connection is not None and not self._ended and self._session.welcome is not None
 
-    async def start(self, timeout_s: float) -> None:
-        """Connect, or wait for the connection that is being made: for `timeout_s` seconds, or (without `reconnect`) one attempt.
+    async def start(self, timeout_s: float, *, once: bool = False) -> None:
+        """Connect, or wait for the connection that is being made: for `timeout_s` seconds, or (`once`, or without `reconnect`) one
+        attempt. `once` is about the first connection only.
 
         Raises ConnectError. If the first connection can't be made, nothing goes on; later ones are tried again in the background.
         """
@@ -78,6 +81,7 @@ class Link:
             self._flusher = Flusher(self._loop)
             self._welcomed = self._loop.create_future()
             self._final = False
+            self._once = once
             self._exchange.started(self._loop)
             self._keeper = self._loop.create_task(self._keep(), name=f"reasonchip client of {self._transport.url}")
         welcomed = self._welcomed
@@ -135,7 +139,7 @@ class Link:
                 await self._serve()
             except (ConnectError, ConnectionLost) as error:
                 self._why = error
-            if self._final or not self._reconnect:
+            if self._final or self._once or not self._reconnect:
                 logger.warning("no connection to %s, and no other will be tried: %s", self._transport.url, self._why)
                 return
             self._exchange.down(self._why)
@@ -225,6 +229,7 @@ class Link:
     def _up(self, connection: Connection, welcome: schemas.WelcomeMeta) -> None:
         logger.info("connected to %s, connection %s", self._transport.url, welcome.conn.hex())
         connection.welcome()
+        self._once = False
         self._up_at = self._loop.time()
         if not self._welcomed.done():
             self._welcomed.set_result(None)

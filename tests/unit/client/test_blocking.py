@@ -130,6 +130,18 @@ def test_a_broker_that_is_not_there_is_said_so_in_time() -> None:
             client.run("p")
 
 
+def test_connecting_once_tells_the_first_failure() -> None:
+    with thread_broker() as ends:
+        url = ends.url
+        client = BlockingClient(url, connect_timeout_s=60)
+        client.connect(once=True)
+        assert client.run("p", 1) == 1
+        client.close()
+    client = BlockingClient(url, connect_timeout_s=60)
+    with pytest.raises(errors.ConnectError, match="can't connect"):
+        client.connect(once=True)
+
+
 def test_parameters_that_make_no_sense_are_refused_without_a_connection() -> None:
     with pytest.raises(errors.EndpointError):
         BlockingClient("http://x")

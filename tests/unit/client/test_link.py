@@ -67,6 +67,38 @@ async def test_without_reconnect_the_end_is_the_end() -> None:
             await soon(client.run("p"))
 
 
+async def test_connecting_once_tells_the_first_failure_and_leaves_a_client_that_may_try_again() -> None:
+    attempts: list[Any] = []
+
+    async def refuse(*arguments: Any) -> None:
+        attempts.append(arguments)
+        raise errors.ConnectError("nobody there")
+
+    client = Client(RAW, connect_timeout_s=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client._link._transport, "dial", refuse)
+        with pytest.raises(errors.ConnectError, match="nobody there"):
+            await soon(client.connect(once=True))
+    assert len(attempts) == 1
+    async with raw_broker():
+        await soon(client.connect(once=True))
+        assert client.connected
+        await client.close()
+
+
+async def test_a_connection_that_was_made_once_is_made_again_when_it_ends() -> None:
+    async with raw_broker() as broker:
+        client = Client(RAW)
+        await client.connect(once=True)
+        async with client:
+            job = client.submit("p", 3)
+            (await broker.next_connection()).abort(CloseReason.NORMAL)
+            connection = await broker.next_connection()
+            await broker.next_packet(PacketType.RUN)
+            connection.send(packets.result(job.cookie.bytes, 1, b"\x03", "msgpack"))
+            assert await soon(job) == 3
+
+
 async def test_goodbye_fails_the_jobs_with_its_reason_and_the_client_comes_back() -> None:
     async with raw_broker() as broker, Client(RAW, patience_s=0) as client:
         connection = await broker.next_connection()

@@ -86,8 +86,13 @@ def command(
     logs.configure(log_level, log_format)
     worker = _load(target)
     try:
-        worker.session_grace_s = worker.session_grace_s if session_grace_s is None else session_grace_s
-        worker.configure(url=broker, capacity=capacity, name=name, executor="process" if processes else None)
+        worker.configure(
+            url=broker,
+            capacity=capacity,
+            name=name,
+            session_grace_s=session_grace_s,
+            executor="process" if processes else None,
+        )
         worker.run()
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"{target} can't be run: {error}.") from error

@@ -1,55 +1,15 @@
-"""Input for a running job: from arguments, and from the lines of stdin."""
+"""Input for a running job, from the lines of stdin."""
 
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
-
-from reasonchip_broker.client import Job
-from reasonchip_broker.errors import ConnectError, ConnectionLost
+from collections.abc import AsyncGenerator
 
 READ_BYTES = 64 * 1024
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """A longer line is more than any frame holds: it is cut, and the broker's refusal of the parts is told."""
 
-CONFIRM_S = 0.1
-"""How often it is looked whether the broker has room for what it had no room for."""
-
 STDIN = 0
-
-
-class Sender:
-    """Sends items to a job, and sees to it that the broker took them. `before` is how many inputs the job has had."""
-
-    def __init__(self, job: Job, before: int = 0) -> None:
-        self._job = job
-        self._expected = before
-
-    async def send(self, items: Sequence[Any]) -> bool:
-        """Send items, and wait until the broker has them. Returns False if the job was over before it was known that it has.
-
-        Waits while the job has as many as it may have ahead of it, and while there is no connection. Raises what `Job.send` does.
-        """
-        job = self._job
-        for item in items:
-            await job.send(item)
-            self._expected += 1
-        while not job.done():
-            try:
-                # It is answered after all that was sent before it.
-                status = await job.status()
-            except (ConnectError, ConnectionLost):
-                await asyncio.sleep(CONFIRM_S)
-                continue
-            if job._inputs is not None and job._inputs.error is not None and not job.done():
-                raise job._inputs.error
-            if status.inputs >= self._expected:
-                return True
-            if status.is_over:
-                return False
-            await asyncio.sleep(CONFIRM_S)
-        return False
 
 
 async def lines_of_stdin() -> AsyncGenerator[list[str], None]:

@@ -13,7 +13,7 @@ from reasonchip_broker.cli.command import Command, broker_option, json_option
 from reasonchip_broker.cli.connection import kept_connection, patience_option, reason_told
 from reasonchip_broker.cli.exits import Exit
 from reasonchip_broker.cli.follow import follow
-from reasonchip_broker.cli.inputs import Sender, lines_of_stdin
+from reasonchip_broker.cli.inputs import lines_of_stdin
 from reasonchip_broker.cli.life import life_options, options_of
 from reasonchip_broker.cli.outcome import tell_failure, tell_result
 from reasonchip_broker.cli.output import emit, emit_json, note
@@ -168,14 +168,20 @@ class _Asked:
 
 async def _feed(job: Job) -> None:
     """Send the job what stands on stdin, line by line, until either ends."""
-    sender = Sender(job)
     async with contextlib.aclosing(lines_of_stdin()) as arriving:
         async for lines in arriving:
             try:
-                await sender.send([value_of(line) for line in lines])
-            except (TypeError, ValueError, TooLarge) as error:
-                note(f"a line of stdin can't be sent: {error}")
+                for line in lines:
+                    await _send(job, line)
+                await job.flush()
             except RequestRefused as error:
                 if not job.done():
                     note(f"the job takes no input: {error}")
                 return
+
+
+async def _send(job: Job, line: str) -> None:
+    try:
+        await job.send(value_of(line))
+    except (TypeError, ValueError, TooLarge) as error:
+        note(f"a line of stdin can't be sent: {error}")

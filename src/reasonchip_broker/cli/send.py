@@ -9,12 +9,11 @@ import click
 from reasonchip_broker.cli import loop
 from reasonchip_broker.cli.command import Command, broker_option, json_option
 from reasonchip_broker.cli.exits import Exit, Fault
-from reasonchip_broker.cli.inputs import Sender
 from reasonchip_broker.cli.outcome import code_name
 from reasonchip_broker.cli.output import emit, emit_json, note
 from reasonchip_broker.cli.variables import value_of
 from reasonchip_broker.client import Client
-from reasonchip_broker.errors import CookieNotFound, RequestRefused
+from reasonchip_broker.errors import BrokerWentAway, ConnectionLost, CookieNotFound, RequestRefused
 from reasonchip_broker.protocol.codes import ENCODING_JSON
 
 SLOW_NOTE_S = 1.0
@@ -59,13 +58,18 @@ async def _send(cookie: UUID, items: list[Any], broker: str, as_json: bool) -> E
         job = client.attach(cookie, take=False)
         told = asyncio.get_running_loop().call_later(SLOW_NOTE_S, note, "the job has enough that it has not taken; waiting")
         try:
-            arrived = await Sender(job, before.inputs).send(items)
+            for item in items:
+                await job.send(item)
+            await job.flush()
         except TypeError as error:
             raise click.UsageError(f"{error}.") from error
+        except CookieNotFound as error:
+            if isinstance(error.__cause__, BrokerWentAway):
+                # The job is over for this end alone.
+                raise ConnectionLost(str(error.__cause__)) from error
+            raise
         finally:
             told.cancel()
-        if not arrived:
-            note("the job ended meanwhile: whether it took the last of it is not known")
         if as_json:
             emit_json({"cookie": cookie, "answer": "OK", "sent": len(items)})
         else:

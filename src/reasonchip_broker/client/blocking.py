@@ -94,6 +94,10 @@ class BlockingJob:
         """Send an item to the running job; as `Job.send`. If the wait is interrupted, an item that was not sent yet never is."""
         self._engine.call(lambda: self._job.send(item, encoding=encoding))
 
+    def flush(self) -> None:
+        """Wait until the broker has all that was sent with `send`; as `Job.flush`."""
+        self._engine.call(self._job.flush)
+
     def chunks(self, marks: bool = True) -> Iterator[Any]:
         """Iterate over what the job's handler reports as progress; as `Job.chunks`. `for chunk in job` is the same."""
 

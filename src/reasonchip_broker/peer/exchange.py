@@ -22,6 +22,7 @@ from reasonchip_broker.errors import (
     ConnectError,
     ConnectionLost,
     CookieCollision,
+    CookieNotFound,
     DeadlineExceeded,
     JobCancelled,
     ReasonChipError,
@@ -261,7 +262,34 @@ class Exchange(Dialogue):
         waiter: asyncio.Future[None] = self.loop.create_future()
         inputs.put(payload, encoding, waiter)
         self._pump(job)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._pump(job)  # Nobody else is to wait for it.
+            raise
+
+    async def flush_input(self, job: Job) -> None:
+        """Wait until the broker has what was sent to a job. Raises as `Job.flush`."""
+        inputs = job._inputs
+        if inputs is None:
+            return
+        while inputs.pending:
+            await inputs.gone_out(self.loop)
+            if not inputs.pending:
+                break
+            try:
+                # It is answered after whatever there is to be said of what was sent before it.
+                await self._request(lambda number: packets.status(job._cookie, number=number))
+            except (ConnectError, ConnectionLost):
+                continue
+            if inputs.is_out:
+                break
+        if inputs.error is None or not inputs.missed:
+            return
+        if isinstance(inputs.error, CookieNotFound):
+            sentence = f"the job is over, and may not have got the last {inputs.missed} of what was sent to it"
+            raise job_over(job._failure(), sentence)
+        raise inputs.error
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call something in the loop's thread: now, if this is it. From the garbage collector it may be any."""

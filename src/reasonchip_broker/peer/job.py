@@ -197,10 +197,19 @@ class Job:
 
         Raises TypeError and ValueError for what can't be encoded, TooLarge, CookieNotFound once the job is over (what became of it
         is the error's cause), NotAllowed if its worker is one that takes no input. An item that was sent may be refused later: that
-        is raised by the next `send`.
+        is raised by the next `send`, and by `flush`.
         """
         payload, tag = payloads.encode_tagged(item, encoding or self._encoding)
         await self._exchange.send_input(self, payload, tag)
+
+    async def flush(self) -> None:
+        """Wait until the broker has all that was sent with `send`; over broken connections too. Whether the handler takes it is for the
+        handler to say.
+
+        Raises what the broker refused an item with, as `send` does, and CookieNotFound if the job is over and may not have got all of
+        it (what became of the job is the error's cause).
+        """
+        await self._exchange.flush_input(self)
 
     def chunks(self, marks: bool = True) -> Chunks:
         """Iterate, with `async for`, over what the job's handler reports as progress, in order; `async for chunk in job` is the same.

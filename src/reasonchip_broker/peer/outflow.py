@@ -2,7 +2,8 @@
 
 The broker takes so many frames and bytes of a job's input beyond those that it has credited; what is over that waits here, first
 in first out. Inputs get their numbers, from 1, as they go out. Each is kept until it is credited: after a reconnect the broker
-says which one it has last, and the later ones are sent again under the numbers that they had.
+says which one it has last, and the later ones are sent again under the numbers that they had. An input is credited when the job's
+worker gets it, which may be long after the broker has it.
 """
 
 import asyncio
@@ -25,7 +26,20 @@ class _Item:
 class Outflow:
     """A job's inputs on their way out. `send` puts a frame on the present connection."""
 
-    __slots__ = ("_bytes", "_bytes_max", "_frames_max", "_open", "_sent", "_waiting", "cookie", "error", "last", "send")
+    __slots__ = (
+        "_bytes",
+        "_bytes_max",
+        "_flushers",
+        "_frames_max",
+        "_open",
+        "_sent",
+        "_waiting",
+        "cookie",
+        "error",
+        "last",
+        "missed",
+        "send",
+    )
 
     def __init__(self, cookie: bytes, send: Callable[[bytes], None]) -> None:
         self.cookie = cookie
@@ -34,6 +48,9 @@ class Outflow:
         """The number of the last input that was sent."""
         self.error: ReasonChipError | None = None
         """Why no more can be sent."""
+        self.missed = 0
+        """How many of those that were sent the job may not have got, now that no more can be sent."""
+        self._flushers: list[asyncio.Future[None]] = []
         self._open = False
         self._frames_max = 0
         self._bytes_max = 0
@@ -44,6 +61,23 @@ class Outflow:
     def put(self, payload: bytes, encoding: str, waiter: asyncio.Future[None]) -> None:
         """Send an input as soon as that is possible; `waiter` is told then, or why it never will be."""
         self._waiting.append(_Item(payload, encoding, waiter))
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are inputs that are not known to be the job's."""
+        return bool(self._sent or self._waiting)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether all of them were sent on the present connection, if they are to be sent at all."""
+        return self.error is not None or (self._open and not self._waiting)
+
+    async def gone_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for `is_out`."""
+        while not self.is_out:
+            flusher: asyncio.Future[None] = loop.create_future()
+            self._flushers.append(flusher)
+            await flusher
 
     def opened(self, frames: int, window: int, known: int | None = None) -> None:
         """The broker takes inputs on this connection, so many frames and bytes at first. `known`: the last one that it has."""
@@ -86,6 +120,8 @@ class Outflow:
             if item.waiter is not None:
                 item.waiter.set_result(None)
                 item.waiter = None
+        if self._flushers and self.is_out:
+            self._ring()
 
     def credited(self, frames: int) -> None:
         """The broker has passed so many on; `pump` is due."""
@@ -118,14 +154,24 @@ class Outflow:
         if self.error is None:
             self.error = error
         waiting, self._waiting = self._waiting, deque()
+        self.missed += len(self._sent)
         for item in waiting:
-            if item.waiter is not None and not item.waiter.done():
+            if item.waiter is None:
+                self.missed += 1
+            elif not item.waiter.done():
                 item.waiter.set_exception(self.error)
         self._sent.clear()
+        self._ring()
+
+    def _ring(self) -> None:
+        flushers, self._flushers = self._flushers, []
+        for flusher in flushers:
+            if not flusher.done():
+                flusher.set_result(None)
 
 
-def job_over(why: BaseException | None) -> CookieNotFound:
+def job_over(why: BaseException | None, sentence: str = "the job is over, and takes no input") -> CookieNotFound:
     """What is raised for an input to a job that has ended."""
-    error = CookieNotFound("the job is over, and takes no input")
+    error = CookieNotFound(sentence)
     error.__cause__ = why
     return error

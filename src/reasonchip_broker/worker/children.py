@@ -91,6 +91,7 @@ class Family:
             "result": self._result,
             "chunk": self._chunk,
             "send": self._send,
+            "flush": self._flush,
             "cancel": self._cancel,
             "status": self._status,
         }
@@ -165,6 +166,9 @@ class Family:
     async def _send(self, cookie: bytes, item: Any) -> None:
         await self._children[cookie].send(item)
 
+    async def _flush(self, cookie: bytes) -> None:
+        await self._children[cookie].flush()
+
     async def _status(self, cookie: bytes, tree: bool) -> Any:
         return await self._children[cookie].status(tree)
 
@@ -233,6 +237,10 @@ class ChildJob:
         as a client's `Job.send` does.
         """
         return self._ask("send", item)
+
+    def flush(self) -> Any:
+        """Wait until the broker has all that was sent: to be awaited in a coroutine. Raises as a client's `Job.flush` does."""
+        return self._ask("flush")
 
     def status(self, tree: bool = False) -> Any:
         """Ask where the child is, and why (a `JobStatus`); `tree`: and its own children. To be awaited in a coroutine. Raises

@@ -277,6 +277,20 @@ def test_a_file_for_stdin_will_do(start_job, tmp_path):
         assert program.wait() == 0
 
 
+def test_a_line_that_can_not_be_sent_is_told_and_costs_no_other(tmp_path, folder):
+    options = ("--log-level", "debug", "--limit", "frame_bytes_max=65536")
+    with (
+        Broker(tmp_path / "broker", *options) as broker,
+        Program(tmp_path / "worker", "worker", "jobs", "--broker", broker.workers[0], cwd=folder),
+    ):
+        broker.wait_for_event("worker registered")
+        lines = "\n".join(["before", "x" * 70_000, "after", "stop"])
+        done = run("run", "agent", "--send-lines", "--broker", broker.clients[0], text_in=lines)
+    assert (done.returncode, done.stdout) == (0, '["before","after","stop"]\n')
+    assert done.stderr.startswith("a line of stdin can't be sent: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_end_of_stdin_ends_no_job(run_job):
     done = run_job("agent", "--send-lines", "--timeout", "0.3", text_in="yes\n")
     assert (done.returncode, "DEADLINE_EXCEEDED" in done.stderr) == (1, True)

@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from tests.process.cli.program import JsonPeer, Program, run
+from tests.process.cli.program import JsonPeer, Program, Relay, run
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("worker")]
 
@@ -92,6 +92,21 @@ def test_who_waits_for_a_job_to_take_what_it_has_is_told(cli, broker, tmp_path):
         program.wait_until(lambda: "the job has enough that it has not taken; waiting" in program.errors)
         cli("cancel", cookie)
         assert program.wait() in (0, 4)
+
+
+def test_a_broker_that_goes_away_meanwhile_is_told_and_not_that_the_job_is_over(cli, broker, tmp_path):
+    cookie = uuid.uuid4()
+    cli("run", "wait", "--detach", "--cookie", cookie)
+    broker.wait_for_event("route dispatched", cookie=cookie.hex)
+    with Relay(tmp_path / "relay.sock", broker.clients[0]) as relay:
+        options = ("--broker", relay.url)
+        with Program(tmp_path / "log", "send", cookie, *map(str, range(300)), *options) as program:
+            program.wait_until(lambda: "the job has enough that it has not taken; waiting" in program.errors)
+            relay.cut()
+            assert program.wait() == 3
+            assert "the connection to " in program.errors
+            assert "the job is over" not in program.errors
+    cli("cancel", cookie)
 
 
 def test_without_a_broker_it_is_one_line():

@@ -118,7 +118,10 @@ def test_iterating_may_end_early_and_the_job_goes_on() -> None:
         for chunk in job:
             assert chunk == 1
             break
+        job.flush()
         job.send(9)
+        with pytest.raises(errors.CookieNotFound, match="may not have got the last 1"):
+            job.flush()  # This broker ends the job, and never says that the worker got it.
         assert job.result(timeout=DEADLINE_S) == 9
         with pytest.raises(errors.CookieNotFound):
             job.send(10)

@@ -179,6 +179,20 @@ async def test_input_reaches_a_job_that_waits_for_a_slot_and_more_than_the_windo
             await job.send(11)
 
 
+async def test_flush_waits_for_the_broker_and_not_for_the_worker() -> None:
+    async with ends(credit_frames=4) as (client, worker):
+        job = client.submit("p")
+        run = await worker.next_run()
+        for number in range(6):
+            await soon(job.send(number))
+        await soon(job.flush())
+        assert (await soon(job.status())).inputs == 6
+        assert [(await soon(worker.inputs.get())).number for _ in range(4)] == [1, 2, 3, 4]
+        assert worker.inputs.empty(), "it has given no credit for more"
+        worker.succeed(run, None)
+        await soon(job.result())
+
+
 async def test_a_client_that_was_started_again_fetches_by_cookie() -> None:
     async with ends() as (client, worker):
         async with Client(CLIENTS) as first:

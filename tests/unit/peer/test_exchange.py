@@ -1,6 +1,7 @@
 """The jobs of a client over a connection that only writes down what is sent: what is sent when, held how long, and ends how."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,14 @@ from reasonchip_broker.peer.job import Answer, JobState
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Code, PacketType
 from tests.unit.client.ends import soon
-from tests.unit.peer.paper import LOST, META, frames, ok, post, runs, start, up
+from tests.unit.peer.paper import LOST, META, Paper, attached, frames, ok, post, runs, start, up
+from tests.wire_peers import until
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
 
 # Sending and holding
 
@@ -319,3 +327,153 @@ async def test_the_number_of_a_request_wraps_and_is_never_zero(monkeypatch: pyte
     assert [packet.number for packet in paper.sent] == [0xFFFFFFFF, 1]
     exchange.down(LOST)
     await asyncio.gather(*asking, return_exceptions=True)
+
+
+# Whether the broker has what was sent to a job
+
+
+async def flushing(exchange: Any, job: Any) -> "tuple[asyncio.Task[None], Paper]":
+    """A flush that waits, on the paper of a connection."""
+    paper = up(exchange)
+    await soon(job.send(1))
+    flush = asyncio.create_task(job.flush())
+    await turns()
+    return flush, paper
+
+
+def has_heard(paper: Paper) -> bytes:
+    """What the broker answers when it is asked, after all that was sent before."""
+    [status] = [packet for packet in paper.take_packets() if packet.kind == PacketType.STATUS]
+    return packets.reply(PacketType.STATUS, Code.OK, "", cookie=status.cookie, number=status.number)
+
+
+async def test_nothing_sent_is_nothing_to_wait_for() -> None:
+    exchange = start()
+    job = post(exchange)
+    await soon(job.flush())
+    up(exchange)
+    await soon(job.flush())
+    await soon(exchange.attach(bytes(16), "msgpack", 0, False).flush())
+
+
+async def test_flush_waits_until_the_broker_has_heard_all_of_it() -> None:
+    exchange = start()
+    job = post(exchange)
+    flush, paper = await flushing(exchange, job)
+    assert not flush.done()
+    exchange.received(frames(has_heard(paper)))
+    await soon(flush)
+
+
+async def test_flush_waits_for_what_could_not_be_sent_yet() -> None:
+    exchange = start()
+    job = post(exchange)
+    sending = asyncio.create_task(job.send(1))
+    await turns()
+    flush = asyncio.create_task(job.flush())
+    await turns()
+    paper = up(exchange)
+    await soon(sending)
+    await turns()
+    assert not flush.done()
+    exchange.received(frames(has_heard(paper)))
+    await soon(flush)
+
+
+async def test_flush_waits_for_what_there_is_no_credit_for() -> None:
+    exchange = start()
+    paper = up(exchange, credit=1)
+    job = post(exchange)
+    sending = [asyncio.create_task(job.send(number)) for number in range(2)]
+    await turns()
+    flush = asyncio.create_task(job.flush())
+    await turns()
+    assert PacketType.STATUS not in [packet.kind for packet in paper.sent]
+    exchange.received(frames(packets.credit(job._cookie, 0, 1)))
+    await soon(asyncio.gather(*sending))
+    await turns()
+    exchange.received(frames(has_heard(paper)))
+    await soon(flush)
+
+
+async def test_flush_goes_on_over_a_connection_that_breaks() -> None:
+    exchange = start(patience_s=60)
+    job = post(exchange)
+    flush, _ = await flushing(exchange, job)
+    exchange.down(LOST)
+    await turns()
+    paper = up(exchange)
+    exchange.received(frames(attached(paper)))
+    await turns()
+    assert [packet.number for packet in paper.sent if packet.kind == PacketType.INPUT] == [1], "the broker had nothing of it"
+    exchange.received(frames(has_heard(paper)))
+    await soon(flush)
+
+
+async def test_flush_waits_for_what_the_broker_had_no_room_for() -> None:
+    exchange = start()
+    job = post(exchange)
+    flush, paper = await flushing(exchange, job)
+    refusal = packets.reply(PacketType.INPUT, Code.OVERLOADED, "", cookie=job._cookie, number=1, retry_ms=1)
+    exchange.received(frames(refusal, has_heard(paper)))
+    await until(lambda: PacketType.STATUS in [packet.kind for packet in paper.sent])
+    assert not flush.done()
+    exchange.received(frames(has_heard(paper)))
+    await soon(flush)
+
+
+async def test_flush_raises_what_was_refused_and_so_does_the_next_one() -> None:
+    exchange = start()
+    job = post(exchange)
+    flush, paper = await flushing(exchange, job)
+    refusal = packets.reply(PacketType.INPUT, Code.NOT_ALLOWED, "JSON", cookie=job._cookie, number=1)
+    exchange.received(frames(refusal, has_heard(paper)))
+    for waiting in (flush, job.flush()):
+        with pytest.raises(errors.NotAllowed, match="JSON"):
+            await soon(waiting)
+
+
+async def test_flush_tells_that_the_job_ended_without_the_last_of_it() -> None:
+    exchange = start()
+    job = post(exchange)
+    flush, paper = await flushing(exchange, job)
+    await soon(job.send(2))
+    exchange.received(frames(packets.failed(job._cookie, 1, Code.WORKER_WENT_AWAY, "gone"), has_heard(paper)))
+    for waiting in (flush, job.flush()):
+        with pytest.raises(errors.CookieNotFound, match="may not have got the last 2") as caught:
+            await soon(waiting)
+        assert isinstance(caught.value.__cause__, errors.WorkerWentAway)
+
+
+async def test_a_job_that_ended_after_it_got_all_of_it_has_got_it() -> None:
+    exchange = start()
+    job = post(exchange)
+    flush, paper = await flushing(exchange, job)
+    exchange.received(frames(packets.credit(job._cookie, 0, 1), ok(job), has_heard(paper)))
+    await soon(flush)
+    await soon(job.flush())
+
+
+async def test_who_sends_no_longer_holds_no_flush_up() -> None:
+    exchange = start()
+    job = post(exchange)
+    paper = up(exchange, credit=1)
+    await soon(job.send(1))
+    sending = asyncio.create_task(job.send(2))
+    await turns()
+    flush = asyncio.create_task(job.flush())
+    await turns()
+    sending.cancel()
+    await turns()
+    exchange.received(frames(has_heard(paper)))
+    await soon(flush)
+
+
+async def test_flush_ends_when_the_client_does() -> None:
+    exchange = start()
+    job = post(exchange)
+    flush, _ = await flushing(exchange, job)
+    exchange.ended(LOST, lambda: LOST)
+    with pytest.raises(errors.CookieNotFound, match="may not have got the last 1") as caught:
+        await soon(flush)
+    assert isinstance(caught.value.__cause__, errors.BrokerWentAway)

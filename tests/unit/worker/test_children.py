@@ -339,6 +339,9 @@ async def test_items_go_to_a_running_child_and_its_place_is_told() -> None:
         await soon(asyncio.to_thread(child.send, "no"))
         await until(lambda: len(broker.of(PacketType.INPUT)) == 2)
         assert [(packet.number, packet.attempt) for packet in broker.of(PacketType.INPUT)] == [(1, 0), (2, 0)]
+        broker.send(packets.credit(run.cookie, 0, 2))
+        await soon(child.flush())
+        await soon(asyncio.to_thread(child.flush))
         task = asyncio.ensure_future(child.status(tree=True))
         await until(lambda: bool(broker.of(PacketType.STATUS)))
         (asked,) = broker.of(PacketType.STATUS)

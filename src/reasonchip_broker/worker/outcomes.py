@@ -55,7 +55,8 @@ def raised(cookie: bytes, attempt: int, error: BaseException, frame_bytes_max: i
         return packets.failed(cookie, attempt, Code.EXCEPTION, sentence, error_type="InvalidVariables", may_have_run=False)
     if isinstance(error, PipelineFailed):
         # Its own words, which `str` would put a type and a remote stack trace around.
-        code, sentence, name = Code.PROCESSOR_EXCEPTION, _clean(_first_argument(error)), _clean(error.error_type)
+        code, sentence = Code.PROCESSOR_EXCEPTION, _clean(_first_argument(error))
+        name = _clean(error.error_type) or (_name(error) if type(error) is not PipelineFailed else "")
     else:
         code, sentence, name = Code.EXCEPTION, _clean(_text(error)), _name(error)
     stack = list(error.stack) if isinstance(error, JobFailed) and error.stack and code != Code.EXCEPTION else _stack(error)
@@ -102,8 +103,8 @@ def _clean(text: str) -> str:
 
 
 def _name(error: BaseException) -> str:
-    kind = type(error)
-    return _clean(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
+    # As `retry_on` says it. Without the module, which is another one for a worker that is run as a script; the stack trace has it.
+    return _clean(type(error).__name__)
 
 
 def _stack(error: BaseException) -> list[str] | None:

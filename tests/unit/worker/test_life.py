@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from reasonchip_broker.client import Client
-from reasonchip_broker.errors import DeadlineExceeded, JobCancelled
+from reasonchip_broker.errors import DeadlineExceeded, JobCancelled, PipelineFailed
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import CloseReason
 from reasonchip_broker.worker import JobContext, Worker
@@ -155,6 +155,30 @@ async def test_a_loose_job_goes_on_when_its_parent_is_cancelled_whoever_submitte
         assert (await soon(handlers.status())).parent is None
         may_end.set()
         assert await soon(asyncio.gather(mine, handlers)) == [2, 0]
+
+
+class RateLimited(Exception):
+    """What a handler of somebody's own module raises."""
+
+
+class Refused(PipelineFailed):
+    """The same, of one that fails politely."""
+
+
+@pytest.mark.parametrize("errors", [(RateLimited, Refused), ("RateLimited", "Refused")])
+async def test_a_handlers_own_exceptions_are_retried_on_by_class_and_by_name(stage, client, errors) -> None:
+    worker = Worker(stage.worker_url)
+    raised: list[Exception] = [RateLimited("slow down"), Refused("not now")]
+
+    @worker.pipeline("flaky")
+    async def flaky(context: JobContext) -> int:
+        if raised[context.attempt - 1 :]:
+            raise raised[context.attempt - 1]
+        return context.attempt
+
+    async with stage.working(worker):
+        options = {"attempts": 4, "backoff_s": 0, "retry_on": errors}
+        assert await soon(client.run("flaky", **options)) == 3
 
 
 async def test_a_break_of_the_connection_is_no_break_of_a_job(stage, client) -> None:

@@ -20,13 +20,13 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reasonchip_broker.errors import InternalError, JobCancelled
+from reasonchip_broker.errors import JobCancelled
 from reasonchip_broker.peer import payloads
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.worker.encoding import encoded
-from reasonchip_broker.worker.waiting import PENDING, Done, Pending, Waiters, in_loop
+from reasonchip_broker.worker.waiting import PENDING, Done, Pending, Waiters, in_loop, require_thread
 
 if TYPE_CHECKING:
     from reasonchip_broker.peer.inflow import Gap
@@ -144,7 +144,7 @@ class Channel:
 
     def _send_chunk(self, turn: object, payload: bytes, tag: str) -> Pending | None:
         if self._over:
-            raise InternalError("the job is over: it can't have progress any more")
+            raise RuntimeError("the job is over: it can't have progress any more")
         size = len(payload)
         waiting = self._unacked
         may = not waiting or (len(waiting) < self._credit and self._unacked_bytes + size <= self._window)
@@ -359,6 +359,7 @@ class Inputs:
         return self
 
     def __next__(self) -> Any:
+        require_thread("async for item in context.inputs()")
         item = self._channel.block_for_input()
         if item is END:
             self._on_end()
@@ -376,8 +377,7 @@ class Parked:
         self._channel = channel
 
     def __enter__(self) -> None:
-        if in_loop():
-            raise InternalError("in a coroutine it is `async with context.parked()`")
+        require_thread("async with context.parked()")
         self._channel.park()
 
     def __exit__(self, *error: object) -> None:

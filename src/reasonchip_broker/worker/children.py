@@ -23,7 +23,7 @@ from reasonchip_broker.peer.payloads import encode_tagged
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.worker.channel import Channel, Parked
 from reasonchip_broker.worker.kindred import Kin
-from reasonchip_broker.worker.waiting import in_loop
+from reasonchip_broker.worker.waiting import in_loop, require_thread
 
 PARK_AFTER_S = 0.1
 """How long a handler waits for a child's next chunk before it lends its slot out: each time costs a wait for another."""
@@ -227,6 +227,7 @@ class ChildJob:
         return self
 
     def __next__(self) -> Any:
+        require_thread("async for chunk in child")
         found = self._block(self._kin.ask("chunk", self._cookie), PARK_AFTER_S)
         if not found:
             raise StopIteration

@@ -7,9 +7,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
-from reasonchip_broker.errors import InternalError, JobCancelled
+from reasonchip_broker.errors import JobCancelled
 from reasonchip_broker.worker.channel import Channel, Inputs, Parked
 from reasonchip_broker.worker.kindred import Kin
+from reasonchip_broker.worker.waiting import in_loop
 
 if TYPE_CHECKING:
     from reasonchip_broker.peer.options import ChildOptions
@@ -109,7 +110,8 @@ class JobContext:
 
         `await context.progress(chunk)` in a coroutine; in a thread or a plain function it is a call that may block. Either way
         it waits while the reader is too far behind. Raises TypeError or ValueError for what can't be encoded, TooLarge for what
-        is over the broker's frame limit, JobCancelled from a thread that would have to wait in a job that is to stop.
+        is over the broker's frame limit, JobCancelled from a thread that would have to wait in a job that is to stop, RuntimeError
+        once the job is over.
         """
         return self._own_channel().progress(chunk)
 
@@ -118,7 +120,8 @@ class JobContext:
         thread. It ends when the job is to stop.
 
         An item may be a `Gap`: inputs that the broker could not keep, which happens only if nobody takes them for long, or when
-        an attempt is not the first. Raises ValueError for an input that can't be read, and goes on after it.
+        an attempt is not the first. Raises ValueError for an input that can't be read, and goes on after it; RuntimeError for `for` in
+        a coroutine.
         """
         return Inputs(self._own_channel(), self._notice)
 
@@ -149,7 +152,7 @@ class JobContext:
     def _children(self) -> "ChildSubmitter":
         channel = self._own_channel()
         if self._kin is None:
-            raise InternalError("this context was not made by a worker: there is nobody to submit to")
+            raise RuntimeError("this context was not made by a worker: there is nobody to submit to")
         # Loaded for the first child: most workers have none.
         from reasonchip_broker.peer.options import Options
         from reasonchip_broker.worker.children import ChildSubmitter
@@ -160,13 +163,14 @@ class JobContext:
 
     def parked(self) -> Parked:
         """Lend the job's slot out while it waits for something: `async with context.parked():` in a coroutine, `with` in a
-        thread. Another job may run meanwhile; at the end the slot is asked for again, and had before any job that waits.
+        thread. Another job may run meanwhile; at the end the slot is asked for again, and had before any job that waits. Raises
+        RuntimeError for `with` in a coroutine.
         """
         return Parked(self._own_channel())
 
     def _own_channel(self) -> Channel:
         if self._channel is None:
-            raise InternalError("this context was not made by a worker: there is nobody to talk to")
+            raise RuntimeError("this context was not made by a worker: there is nobody to talk to")
         return self._channel
 
     # Being stopped
@@ -188,8 +192,11 @@ class JobContext:
         return self._cancelled
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
-        """Block this thread until the job is to stop, for at most `timeout` seconds. Returns `cancelled`. Not for `async
-        def`."""
+        """Block this thread until the job is to stop, for at most `timeout` seconds. Returns `cancelled`. Raises RuntimeError in a
+        coroutine, which is cancelled where it awaits.
+        """
+        if in_loop():
+            raise RuntimeError("a coroutine is cancelled where it awaits: only a thread waits for that")
         with _event_lock:
             event = self._event
             if event is None:

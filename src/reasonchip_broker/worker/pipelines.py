@@ -130,7 +130,9 @@ def _where(handler: Any, is_async: bool, executor: str | None) -> Runs:
     if not callable(handler) or inspect.isclass(handler):
         raise TypeError(f"a handler is a function, not {_title(handler)}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"{_title(handler)} is a generator; a handler returns its result")
+        raise TypeError(
+            f"{_title(handler)} is a generator; a handler returns its result, and reports with context.progress before"
+        )
     if executor is None:
         return Runs.TASK if is_async else Runs.THREAD
     if executor == "process":

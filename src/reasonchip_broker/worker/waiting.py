@@ -33,6 +33,12 @@ class Done(Awaitable[T]):
         return self._result
 
 
+def require_thread(instead: str) -> None:
+    """Raise RuntimeError in an event loop, which every coroutine of the worker would wait with; `instead` is what to write there."""
+    if in_loop():
+        raise RuntimeError(f"in a coroutine it is `{instead}`")
+
+
 def in_loop() -> bool:
     """Whether the caller is in an event loop, and so must await and not block."""
     return asyncio._get_running_loop() is not None

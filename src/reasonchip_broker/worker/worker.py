@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, Literal, TypeVar
 
-from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX, Limits
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import schemas
@@ -113,7 +112,7 @@ class Worker:
         `async def` runs in the main loop, plain functions in threads; `executor="process"` runs either in a process of its own,
         which may crash and is killed when the job is cancelled. The job's variables become arguments by name, converted to the
         annotations unless `validate` is False. Raises ValueError for a name that is no name or is taken, TypeError for what
-        can't be a handler.
+        can't be a handler, RuntimeError once the worker serves.
         """
         if not isinstance(name, str):
             raise TypeError('the pipeline needs a name: @worker.pipeline("name")')
@@ -134,7 +133,7 @@ class Worker:
     ) -> None:
         """Serve a pipeline with a function: `pipeline` without the decorator, with the same errors."""
         if self._state is not _State.NEW:
-            raise InternalError("pipelines are added before the worker serves: a worker registers once")
+            raise RuntimeError("pipelines are added before the worker serves: a worker registers once")
         self._pipelines.add(Pipeline(name, handler, validate=validate, executor=executor))
 
     def configure(
@@ -148,10 +147,10 @@ class Worker:
     ) -> None:
         """Change what was said when the worker was made, before it serves: for a command line that has the last word.
 
-        `executor="process"` moves every handler into a process. Raises as making a worker does.
+        `executor="process"` moves every handler into a process. Raises as making a worker does, and RuntimeError once it serves.
         """
         if self._state is not _State.NEW:
-            raise InternalError("a worker is configured before it serves")
+            raise RuntimeError("a worker is configured before it serves")
         if url is not None:
             self._transport = client_transport(url, Role.WORKER)
             self.url = url
@@ -186,10 +185,10 @@ class Worker:
 
         Raises TypeError for a handler that could never run, ConnectionLost when the broker said that this worker is not to come
         back (another one of its name replaced it, or its token is no good), RequestRefused when the broker refused what it
-        registers.
+        registers; RuntimeError for a worker that has served already.
         """
         if self._state is not _State.NEW:
-            raise InternalError("a worker serves once; make another")
+            raise RuntimeError("a worker serves once; make another")
         if not len(self._pipelines):
             raise TypeError("the worker serves no pipeline; decorate a function with @worker.pipeline(name)")
         for pipeline in self._pipelines:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reasonchip_broker.errors import InternalError, JobCancelled, TooLarge
+from reasonchip_broker.errors import JobCancelled, TooLarge
 from reasonchip_broker.peer import payloads
 from reasonchip_broker.peer.inflow import Gap
 from reasonchip_broker.protocol import packets, schemas
@@ -205,9 +205,9 @@ async def test_a_job_that_is_over_says_nothing_more() -> None:
     waiting = asyncio.create_task(_await(setting.channel.progress(2)))
     await ticks()
     setting.channel.end()
-    with pytest.raises(InternalError, match="the job is over"):
+    with pytest.raises(RuntimeError, match="the job is over"):
         await soon(waiting)
-    with pytest.raises(InternalError, match="the job is over"):
+    with pytest.raises(RuntimeError, match="the job is over"):
         setting.channel.progress(3)
     setting.channel.park()
     setting.channel.unpark()
@@ -368,7 +368,13 @@ async def test_a_thread_parks_too() -> None:
     await until(lambda: setting.waiting == 1)
     setting.hear(packets.resume(COOKIE, ATTEMPT))
     assert await soon(task) == "back"
-    with pytest.raises(InternalError, match="async with"):
+
+
+async def test_a_coroutine_that_would_hold_up_all_others_is_told_what_to_write() -> None:
+    setting = Setting()
+    with pytest.raises(RuntimeError, match="async for item"):
+        next(Inputs(setting.channel, lambda: None))
+    with pytest.raises(RuntimeError, match="async with"):
         Parked(setting.channel).__enter__()
 
 

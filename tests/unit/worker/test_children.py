@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from reasonchip_broker.errors import InternalError, JobCancelled, JobException, NotAllowed
+from reasonchip_broker.errors import JobCancelled, JobException, NotAllowed
 from reasonchip_broker.peer import payloads
 from reasonchip_broker.peer.backoff import Backoff
 from reasonchip_broker.protocol import packets, schemas
@@ -248,7 +248,7 @@ async def test_what_cannot_be_asked_for_is_told_at_once() -> None:
             context.submit("two\nlines")
         context.submit("last")
         assert [options_of(run).p for run in await child_runs(broker)] == ["last"]
-    with pytest.raises(InternalError, match="nobody to submit to"):
+    with pytest.raises(RuntimeError, match="nobody to submit to"):
         JobContext(COOKIE, "p", channel=setting.executor.started[0].channel).submit("p")
 
 
@@ -314,6 +314,13 @@ async def test_a_childs_progress_comes_to_a_coroutine_and_to_a_thread(monkeypatc
             assert await soon(gather(child)) == [10, 20, 30]
             assert await soon(child.result()) == "done"
             assert broker.of(PacketType.PARK) == [], "nothing had to be waited for long"
+
+
+async def test_a_coroutine_that_would_hold_up_all_others_is_told_what_to_write() -> None:
+    async with linked() as (broker, setting):
+        context = await began(broker, setting)
+        with pytest.raises(RuntimeError, match="async for chunk in child"):
+            next(context.submit("streams", follow=True))
 
 
 async def test_who_waits_long_for_a_chunk_lends_its_slot_out(monkeypatch) -> None:

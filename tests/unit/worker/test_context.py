@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from reasonchip_broker.errors import InternalError, JobCancelled
+from reasonchip_broker.errors import JobCancelled
 from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.worker import JobContext, current_job
 from reasonchip_broker.worker import context as contexts
@@ -118,14 +118,19 @@ def test_more_time_moves_the_run_limit_but_never_beyond_the_deadline() -> None:
 def test_a_context_that_no_worker_made_has_nobody_to_talk_to() -> None:
     context = JobContext(COOKIE, "p")
     for call in (lambda: context.progress(1), context.inputs, context.parked, lambda: context.extend(1)):
-        with pytest.raises(InternalError, match="was not made by a worker"):
+        with pytest.raises(RuntimeError, match="was not made by a worker"):
             call()
+
+
+async def test_a_coroutine_does_not_block_until_it_is_cancelled() -> None:
+    with pytest.raises(RuntimeError, match="only a thread"):
+        JobContext(COOKIE, "p").wait_cancelled(1)
 
 
 async def test_a_handler_whose_inputs_ended_because_it_is_to_stop_has_seen_that() -> None:
     context = JobContext(COOKIE, "p", channel=Channel(COOKIE, 1, "", lambda frame: None, 1, 1, 4096))
     contexts.cancel(context)
     assert not contexts.has_seen(context)
-    assert list(context.inputs()) == []
+    assert await asyncio.to_thread(list, context.inputs()) == []
     assert contexts.has_seen(context)
     assert [item async for item in context.inputs()] == []

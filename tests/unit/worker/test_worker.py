@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from reasonchip_broker.errors import EndpointError, InternalError, NotAllowed
+from reasonchip_broker.errors import EndpointError, NotAllowed
 from reasonchip_broker.protocol.codes import CloseReason, Code
 from reasonchip_broker.worker import JobContext, Worker, current_job
 from tests.unit.worker.harness import Outcome, Stage, soon, staged, until
@@ -89,7 +89,7 @@ async def test_what_was_said_can_be_changed_until_the_worker_serves(stage) -> No
         assert peer.name == "second"
         assert stage.broker.switchboard.free_slots("identity") == 3
         assert (await stage.owner.run("identity", {"n": 1})).value[1] != os.getpid()
-        with pytest.raises(InternalError, match="before it serves"):
+        with pytest.raises(RuntimeError, match="before it serves"):
             worker.configure(capacity=2)
 
 
@@ -102,9 +102,9 @@ async def test_a_worker_serves_once(stage) -> None:
     worker = Worker(stage.worker_url)
     worker.add("p", lambda: None)
     async with stage.working(worker):
-        with pytest.raises(InternalError, match="serves once"):
+        with pytest.raises(RuntimeError, match="serves once"):
             await worker.serve()
-        with pytest.raises(InternalError, match="before the worker serves"):
+        with pytest.raises(RuntimeError, match="before the worker serves"):
             worker.add("q", lambda: None)
     await worker.stop()
 

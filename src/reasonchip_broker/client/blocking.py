@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from reasonchip_broker.client.client import CONNECT_TIMEOUT_S, DEFAULT_URL, Client
 from reasonchip_broker.client.engine import EXIT_S, Engine
-from reasonchip_broker.client.submitter import BATCH_IN_FLIGHT, IN_FLIGHT, require_no_cookie
+from reasonchip_broker.client.submitter import BATCH_IN_FLIGHT, IN_FLIGHT, require_many
 from reasonchip_broker.errors import BrokerWentAway, ConnectionLost, JobCancelled
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.peer.exchange import PATIENCE_S
@@ -181,7 +181,7 @@ class BlockingSubmitter:
         **options: Unpack[OptionChanges],
     ) -> Iterator[Any]:
         """Run a job for each of `variables`, and iterate over the results, in order; as `Submitter.map`."""
-        return self._for_many(options, in_flight)._map(pipeline, variables, in_flight, return_exceptions)
+        return self._for_many(variables, options, in_flight)._map(pipeline, variables, in_flight, return_exceptions)
 
     def _map(self, pipeline: str, variables: Iterable[Any], in_flight: int, return_exceptions: bool) -> Iterator[Any]:
         jobs: deque[BlockingJob] = deque()
@@ -200,7 +200,7 @@ class BlockingSubmitter:
         self, pipeline: str, variables: Iterable[Any], *, in_flight: int = IN_FLIGHT, **options: Unpack[OptionChanges]
     ) -> Iterator[tuple[Any, BlockingJob]]:
         """Run a job for each of `variables`, and iterate over pairs of variables and their finished jobs, as they finish."""
-        return self._for_many(options, in_flight)._as_completed(pipeline, variables, in_flight)
+        return self._for_many(variables, options, in_flight)._as_completed(pipeline, variables, in_flight)
 
     def _as_completed(self, pipeline: str, variables: Iterable[Any], in_flight: int) -> Iterator[tuple[Any, BlockingJob]]:
         landed: SimpleQueue[tuple[Any, BlockingJob]] = SimpleQueue()
@@ -229,15 +229,15 @@ class BlockingSubmitter:
         self, pipeline: str, variables: Iterable[Any], *, in_flight: int = BATCH_IN_FLIGHT, **options: Unpack[OptionChanges]
     ) -> "BlockingBatch":
         """A batch of jobs, one for each of `variables`; as `Submitter.submit_many`."""
-        view = self._for_many(options, in_flight)
+        view = self._for_many(variables, options, in_flight)
         identity = view.options.batch or uuid4()
         return BlockingBatch(self._owner, view.with_options(batch=identity), identity, pipeline, variables, in_flight)
 
-    def _for_many(self, options: OptionChanges, in_flight: int) -> "BlockingSubmitter":
+    def _for_many(self, variables: object, options: OptionChanges, in_flight: int) -> "BlockingSubmitter":
         if in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, not {in_flight}")
         view = self.with_options(**options) if options else self
-        require_no_cookie(view.options)
+        require_many(variables, view.options)
         return view
 
     def _submit(self, pipeline: str, variables: Any) -> BlockingJob:
@@ -346,6 +346,9 @@ class BlockingClient(BlockingSubmitter):
 
         return engine.call(attach)
 
+    def __repr__(self) -> str:
+        return f"<BlockingClient of {self.url}, {'connected' if self.connected else 'not connected'}>"
+
     def __enter__(self) -> Self:
         self.connect()
         return self
@@ -356,13 +359,13 @@ class BlockingClient(BlockingSubmitter):
     def _running(self, once: bool = False) -> Engine:
         """The engine of this process, connected. Raises ConnectError, ConnectionLost."""
         engine = self._engine
-        if engine is not None:
+        if engine is not None and not self._closed:
             return engine
         with self._starting:
             # Whoever comes while another thread connects waits for that one, and shares what comes of it.
+            if self._closed:
+                raise ConnectionLost("the client is closed", CloseReason.NORMAL)
             if self._engine is None:
-                if self._closed:
-                    raise ConnectionLost("the client is closed", CloseReason.NORMAL)
                 engine = Engine(self._make())
                 try:
                     engine.call(partial(engine.client.connect, once=once))
@@ -436,6 +439,9 @@ class BlockingBatch:
         """
         self._stopped = True
         return self._owner.cancel_batch(self.id, at_once=at_once, why=why)
+
+    def __repr__(self) -> str:
+        return f"<BlockingBatch {self.id}: {self.submitted} submitted, {self.succeeded} succeeded, {self.failed} failed>"
 
     def _source(self) -> Iterator[Any]:
         """The variables, until the batch is cancelled. Raises RuntimeError if the batch is iterated over already."""

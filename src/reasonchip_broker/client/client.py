@@ -11,7 +11,7 @@ from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, Limits
 from reasonchip_broker.peer.exchange import PATIENCE_S, Exchange
 from reasonchip_broker.peer.job import Answer, Job
 from reasonchip_broker.peer.maker import JobMaker
-from reasonchip_broker.peer.options import NONCE_BYTES, Options
+from reasonchip_broker.peer.options import NONCE_BYTES, Options, id_bytes
 from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, Role
@@ -94,21 +94,21 @@ class Client(Submitter):
     async def cancel(self, cookie: UUID, *, at_once: bool = False, why: str = "") -> Answer:
         """Ask the broker to cancel a job, whoever submitted it, and return what it said.
 
-        Raises ConnectError without a connection, ConnectionLost if it ends before the broker has answered.
+        Raises ConnectError without a connection, ConnectionLost if it ends before the broker has answered, TypeError for a cookie that
+        is no UUID.
         """
-        return await self._exchange.cancel(cookie.bytes, at_once, why)
+        return await self._exchange.cancel(id_bytes("cookie", cookie), at_once, why)
 
     async def cancel_batch(self, batch: UUID, *, at_once: bool = False, why: str = "") -> Answer:
         """Ask the broker to cancel every job of a batch; the answer's `jobs` says how many that were. Raises as `cancel`."""
-        return await self._exchange.cancel_batch(batch.bytes, at_once, why)
+        return await self._exchange.cancel_batch(id_bytes("batch", batch), at_once, why)
 
     async def status(self, cookie: UUID, *, tree: bool = False) -> JobStatus:
         """Ask the broker where a job is and, if it waits, why; `tree`: and its children.
 
-        Raises CookieNotFound for a job that the broker does not know, or that is somebody else's; ConnectError and ConnectionLost as
-        `cancel` does.
+        Raises CookieNotFound for a job that the broker does not know, or that is somebody else's; otherwise as `cancel` does.
         """
-        return await self._exchange.status(cookie.bytes, tree)
+        return await self._exchange.status(id_bytes("cookie", cookie), tree)
 
     async def drain(self, worker: str) -> None:
         """Have a worker, by its name, get no more jobs; it finishes those that it has. For operators.
@@ -126,12 +126,15 @@ class Client(Submitter):
         CookieNotFound for a job that the broker does not know, or that is somebody else's, OutcomeGone for one that is over and whose
         outcome is no longer kept, otherwise what the job ends with. Cancelling the task that awaits it does not cancel the job.
 
-        Raises ValueError for a `first` below 1, and what `submit` raises.
+        Raises ValueError for a `first` below 1, TypeError for a cookie that is no UUID, and what `submit` raises.
         """
         if first < 1:
             raise ValueError(f"first must be at least 1, not {first}")
         self._check_here()
-        return self._exchange.attach(cookie.bytes, self.options.encoding, first if follow else 0, take)
+        return self._exchange.attach(id_bytes("cookie", cookie), self.options.encoding, first if follow else 0, take)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.url}, {'connected' if self.connected else 'not connected'}>"
 
     async def __aenter__(self) -> Self:
         await self.connect()

@@ -1,7 +1,7 @@
 """What both the client and its views with other options can do: ask for jobs."""
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, Unpack
 from uuid import uuid4
 
@@ -81,10 +81,11 @@ class Submitter:
 
         At most `in_flight` jobs are under way or wait to be taken: `variables` may be endless, and is read as results are. The
         first failure is raised, unless `return_exceptions` puts it in its place. Whenever the iteration ends early (a failure,
-        `break`, a cancelled task), the jobs that are left are cancelled. Raises ValueError for an `in_flight` below 1 and for the
-        option `cookie`, which names one job, and what `with_options` raises.
+        `break`, a cancelled task), the jobs that are left are cancelled. Raises TypeError for the variables of one job
+        (a map, a text), ValueError for an `in_flight` below 1 and for the option `cookie`, which names one job, and what `with_options`
+        raises.
         """
-        view = self._for_many(options)
+        view = self._for_many(variables, options)
         return OrderedResults(lambda item: view.submit(pipeline, item), variables, in_flight, return_exceptions)
 
     def as_completed(
@@ -99,7 +100,7 @@ class Submitter:
 
         `await job` then returns, or raises, at once. Otherwise as `map`.
         """
-        view = self._for_many(options)
+        view = self._for_many(variables, options)
         return CompletedJobs(lambda item: view.submit(pipeline, item), variables, in_flight)
 
     def submit_many(
@@ -115,18 +116,22 @@ class Submitter:
         At most `in_flight` jobs are under way or wait to be taken. All carry one id (the option `batch`, a random one unless it is
         given), by which the broker cancels them at one word. Raises as `map` does.
         """
-        view = self._for_many(options)
+        view = self._for_many(variables, options)
         identity = view.options.batch or uuid4()
         view = view.with_options(batch=identity)
         return Batch(self._exchange, identity, lambda item: view.submit(pipeline, item), variables, in_flight)
 
-    def _for_many(self, options: OptionChanges) -> "Submitter":
+    def _for_many(self, variables: object, options: OptionChanges) -> "Submitter":
         view = self.with_options(**options) if options else self
-        require_no_cookie(view.options)
+        require_many(variables, view.options)
         return view
 
 
-def require_no_cookie(options: Options) -> None:
-    """Raise ValueError where one cookie would be that of many jobs."""
+def require_many(variables: object, options: Options) -> None:
+    """Raise TypeError where the variables of one job would be taken for those of many, ValueError where one cookie would be."""
+    if isinstance(variables, Mapping | str | bytes | bytearray):
+        raise TypeError(
+            f"the variables of many jobs are an iterable that has those of each, not one {type(variables).__name__}"
+        )
     if options.cookie is not None:
         raise ValueError("a cookie names one job: leave the option out for many")

@@ -248,6 +248,8 @@ class Exchange(Dialogue):
     async def send_input(self, job: Job, payload: bytes, encoding: str) -> None:
         """Send input to a job, as soon as that may be. Raises as `Job.send`."""
         if job.done():
+            if job._detach and job._failure() is None:
+                raise job_over(None, "the job was detached: who attaches to it by its cookie can send to it")
             raise job_over(job._failure())
         inputs = job._inputs
         if inputs is None:

@@ -6,13 +6,14 @@ the broker recognise them without decoding them again.
 
 import difflib
 import math
+import numbers
 import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict
 
-from reasonchip_broker.limits import ATTEMPTS_MAX, RETRY_NAMES_MAX
+from reasonchip_broker.limits import ATTEMPTS_MAX, NAME_CHARS_MAX, RETRY_NAMES_MAX
 from reasonchip_broker.peer.payloads import ENCODINGS
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX
@@ -105,26 +106,31 @@ class Options:
     batch: uuid.UUID | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be over 0 seconds, not {self.timeout}")
+        for name in ("queue", "detach", "follow", "loose"):
+            _require(name, getattr(self, name), bool, "True or False")
+        if self.timeout is not None:
+            _require("timeout", self.timeout, numbers.Real, "a number of seconds")
+            if not self.timeout > 0:
+                raise ValueError(f"timeout must be over 0 seconds, not {self.timeout}")
         for name in ("deadline_s", "queue_limit_s", "run_limit_s"):
             _require_seconds(name, getattr(self, name), zero=False)
         for name in ("backoff_s", "retention_s"):
             _require_seconds(name, getattr(self, name), zero=True)
         for name in ("cookie", "parent", "batch"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, uuid.UUID):
-                raise TypeError(f"{name} must be a uuid.UUID, not {type(value).__name__}")
+            if getattr(self, name) is not None:
+                id_bytes(name, getattr(self, name))
         if self.loose and self.parent is None:
             raise ValueError("loose is for a job that has a parent, and outlives it: say which, with parent")
         if self.encoding not in ENCODINGS:
             raise ValueError(f"{self.encoding!r} is no encoding; known are {', '.join(ENCODINGS)}")
+        _require("attempts", self.attempts, int, "a whole number")
         if not 1 <= self.attempts <= ATTEMPTS_MAX:
             raise ValueError(f"attempts must be from 1 to {ATTEMPTS_MAX}, not {self.attempts}")
         if isinstance(self.on_disconnect, str):
             if self.on_disconnect not in ("continue", "cancel"):
                 raise ValueError(f'on_disconnect is "continue", "cancel", or a number of seconds, not {self.on_disconnect!r}')
         else:
+            _require("on_disconnect", self.on_disconnect, numbers.Real, '"continue", "cancel", or a number of seconds')
             _require_seconds("on_disconnect", self.on_disconnect, zero=True)
         object.__setattr__(self, "retry_on", _error_names(self.retry_on))
 
@@ -146,14 +152,31 @@ def _no_option(name: str) -> str:
     return f"{name!r} is no option{meant}; a job's variables are given as one value: {{{name!r}: ...}}"
 
 
+def id_bytes(name: str, value: uuid.UUID) -> bytes:
+    """The bytes of a job's or a batch's id. Raises TypeError, with its `name`, for what is none: a text, say, that was stored."""
+    if not isinstance(value, uuid.UUID):
+        raise TypeError(f"{name} must be a uuid.UUID, not {type(value).__name__}")
+    return value.bytes
+
+
+def _require(name: str, value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} must be {what}, not {value!r}")
+
+
 def _require_seconds(name: str, value: float | None, *, zero: bool) -> None:
-    if value is not None and not (0 < value <= SECONDS_MAX or (zero and value == 0)):
+    if value is None:
+        return
+    _require(name, value, numbers.Real, "a number of seconds")
+    if not (0 < value <= SECONDS_MAX or (zero and value == 0)):
         least = "at least" if zero else "over"
         raise ValueError(f"{name} must be {least} 0 and at most {SECONDS_MAX:.0f} seconds, not {value}")
 
 
 def _error_names(errors: str | type[BaseException] | Iterable[str | type[BaseException]]) -> tuple[str, ...]:
     """The names that a RUN says: exceptions travel by name, so a base class names only itself, but Exception, which is any."""
+    if not isinstance(errors, str | type | Iterable):
+        raise TypeError(f"retry_on takes exceptions and their names, not {errors!r}")
     each = [errors] if isinstance(errors, str | type) else errors
     names = []
     for error in each:
@@ -189,7 +212,11 @@ class RunMetas:
         self._ready: dict[tuple[str, str], bytes] = {}
 
     def of(self, pipeline: str, encoding: str) -> bytes:
-        """The meta for a pipeline's name and its variables' encoding. Raises ValueError for a name that no broker takes."""
+        """The meta for a pipeline's name and its variables' encoding. Raises ValueError for a name that no broker takes, TypeError for
+        what is no text.
+        """
+        if not isinstance(pipeline, str):
+            raise TypeError(f"a pipeline is asked for by its name, a text, not {pipeline!r:.100}")
         meta = self._ready.get((pipeline, encoding))
         if meta is None:
             # A cookie that was chosen may be chosen again: only a nonce of its own tells the two submissions apart.
@@ -227,5 +254,8 @@ class RunMetas:
         try:
             schemas.run_options(meta)
         except (schemas.MetaInvalid, schemas.MetaUndecodable) as error:
-            raise ValueError(f"{pipeline!r} can't be the name of a pipeline, or an option is wrong: {error}") from error
+            if str(error).endswith("`$.p`"):
+                rule = f"1 to {NAME_CHARS_MAX} characters, none of which is a control character or ends a line"
+                raise ValueError(f"{pipeline!r:.100} can't be the name of a pipeline: that is {rule}") from error
+            raise ValueError(f"an option is wrong: {error}") from error
         return meta

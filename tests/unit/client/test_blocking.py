@@ -65,6 +65,21 @@ def test_a_keyword_that_is_no_option_never_becomes_a_variable() -> None:
             submits("p", [], dedline_s=1)
 
 
+def test_the_variables_of_one_job_are_not_taken_for_those_of_many() -> None:
+    client = BlockingClient(RAW)
+    for submits in (client.map, client.as_completed, client.submit_many):
+        with pytest.raises(TypeError, match="not one dict"):
+            submits("p", {"a": 1})
+
+
+def test_it_says_what_it_is() -> None:
+    with thread_broker() as ends, BlockingClient(ends.url) as client:
+        assert repr(client) == f"<BlockingClient of {ends.url}, connected>"
+        batch = client.submit_many("p", [1, 2]).finish()
+        assert repr(batch) == f"<BlockingBatch {batch.id}: 2 submitted, 2 succeeded, 0 failed>"
+    assert repr(client) == f"<BlockingClient of {ends.url}, not connected>"
+
+
 def test_one_cookie_is_not_given_to_many_jobs() -> None:
     client: Any = BlockingClient(RAW).with_options(cookie=uuid.uuid4())
     for submits in (client.map, client.as_completed, client.submit_many):
@@ -89,6 +104,8 @@ def test_it_connects_when_it_is_first_used_and_not_before() -> None:
         client.close()
         with pytest.raises(errors.ConnectionLost, match="closed"):
             client.run("p")
+        with pytest.raises(errors.ConnectionLost, match="closed"):
+            client.connect()
         unused = BlockingClient(ends.url)
         unused.close()
         with pytest.raises(errors.ConnectionLost, match="closed"):

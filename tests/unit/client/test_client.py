@@ -313,6 +313,16 @@ async def test_variables_that_can_not_be_encoded_are_refused_where_they_are_give
             client.submit("p", variables)
 
 
+async def test_a_cookie_that_was_stored_as_text_is_told_to_be_none() -> None:
+    text: Any = str(uuid.uuid4())
+    async with real_broker(), Client(CLIENTS) as client:
+        for ask in (client.cancel, client.cancel_batch, client.status):
+            with pytest.raises(TypeError, match=r"must be a uuid\.UUID, not str"):
+                await ask(text)
+        with pytest.raises(TypeError, match=r"cookie must be a uuid\.UUID, not str"):
+            client.attach(text)
+
+
 async def test_a_client_that_was_not_connected_or_is_closed_takes_no_jobs() -> None:
     async with real_broker():
         client = Client(CLIENTS)
@@ -323,7 +333,9 @@ async def test_a_client_that_was_not_connected_or_is_closed_takes_no_jobs() -> N
         await client.close()
         async with client:
             assert client.connected
+            assert repr(client) == "<Client of memory://clients, connected>"
         assert not client.connected
+        assert repr(client) == "<Client of memory://clients, not connected>"
         with pytest.raises(errors.ConnectionLost, match="closed"):
             client.submit("p")
 

@@ -111,6 +111,15 @@ async def test_a_keyword_that_is_no_option_never_becomes_a_variable() -> None:
             await client.run("p", {}, dedline_s=1)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("variables", [{"a": 1}, "text", b"bytes"])
+async def test_the_variables_of_one_job_are_not_taken_for_those_of_many(variables: Any) -> None:
+    async with raw_broker(), Client(RAW) as client:
+        submits: Any
+        for submits in (client.map, client.as_completed, client.submit_many):
+            with pytest.raises(TypeError, match=f"not one {type(variables).__name__}"):
+                submits("p", variables)
+
+
 async def test_one_cookie_is_not_given_to_many_jobs() -> None:
     async with raw_broker(), Client(RAW) as client:
         submits: Any

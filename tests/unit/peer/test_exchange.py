@@ -329,6 +329,19 @@ async def test_the_number_of_a_request_wraps_and_is_never_zero(monkeypatch: pyte
     await asyncio.gather(*asking, return_exceptions=True)
 
 
+async def test_a_detached_job_takes_input_from_who_attaches_to_it() -> None:
+    exchange = start()
+    paper = up(exchange)
+    job = post(exchange, detach=True)
+    exchange.received(frames(packets.reply(PacketType.RUN, Code.DISPATCHED, "", cookie=job._cookie)))
+    with pytest.raises(errors.CookieNotFound, match="who attaches to it"):
+        await soon(job.send(1))
+    paper.take_packets()
+    attached_to = exchange.attach(job._cookie, "msgpack", 0, False)
+    exchange.received(frames(attached(paper)))
+    await soon(attached_to.send(1))
+
+
 # Whether the broker has what was sent to a job
 
 

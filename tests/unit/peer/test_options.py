@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.peer import options as module
-from reasonchip_broker.peer.options import ChildOptions, OptionChanges, Options, RunMetas, changed
+from reasonchip_broker.peer.options import ChildOptions, OptionChanges, Options, RunMetas, changed, id_bytes
 from reasonchip_broker.protocol import schemas
 
 NONCE = bytes(range(16))
@@ -59,9 +59,41 @@ def test_every_option_is_a_keyword_that_a_type_checker_knows(keywords: Any, more
     assert {field.name for field in dataclasses.fields(Options)} == {*keywords.__annotations__} | more
 
 
-def test_a_cookie_is_a_uuid() -> None:
-    with pytest.raises(TypeError, match="UUID"):
-        Options(cookie="6ba7b810-9dad-11d1-80b4-00c04fd430c8")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"cookie": "6ba7b810-9dad-11d1-80b4-00c04fd430c8"}, "cookie must be a uuid.UUID, not str"),
+        ({"timeout": "5"}, "timeout must be a number of seconds, not '5'"),
+        ({"deadline_s": "5"}, "deadline_s must be a number of seconds, not '5'"),
+        ({"retention_s": True}, "retention_s must be a number of seconds, not True"),
+        ({"attempts": "3"}, "attempts must be a whole number, not '3'"),
+        ({"attempts": 2.5}, "attempts must be a whole number, not 2.5"),
+        ({"queue": "no"}, "queue must be True or False, not 'no'"),
+        ({"follow": 1}, "follow must be True or False, not 1"),
+        ({"on_disconnect": None}, 'on_disconnect must be "continue", "cancel", or a number of seconds, not None'),
+        ({"retry_on": 5}, "retry_on takes exceptions and their names, not 5"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_with_what_would_be_right(bad: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TypeError) as told:
+        Options(**bad)
+    assert str(told.value) == sentence
+
+
+def test_an_id_is_a_uuid() -> None:
+    assert id_bytes("batch", uuid.UUID(int=1)) == bytes(15) + b"\x01"
+    with pytest.raises(TypeError, match=r"batch must be a uuid\.UUID, not str"):
+        id_bytes("batch", "1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 256])
+def test_what_can_not_be_the_name_of_a_pipeline_is_told_so(name: str) -> None:
+    with pytest.raises(ValueError, match="can't be the name of a pipeline: that is 1 to 255 characters"):
+        RunMetas(Options(), NONCE).of(name, "")
+    with pytest.raises(TypeError, match="a pipeline is asked for by its name"):
+        RunMetas(Options(), NONCE).of(len, "")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="an option is wrong"):
+        RunMetas(Options(retry_on=["two\nlines"]), NONCE).of("p", "")
 
 
 def test_the_meta_says_what_the_options_say() -> None:

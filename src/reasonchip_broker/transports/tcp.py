@@ -207,6 +207,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "the host's name is not one that a host can have"
     text = str(getattr(error, "strerror", None) or str(error))
+    if isinstance(error, OSError) and error.errno and text.startswith("Connect call failed"):
+        text = os.strerror(error.errno)  # asyncio says where to in its place, which the URL says already.
     if isinstance(error, TimeoutError) and not text:
         return "no answer in time"
     return " ".join(text.split()) or type(error).__name__

@@ -414,7 +414,10 @@ class Link:
             if code == Code.OK:
                 self._registered(meta.held)
             else:
-                self._failure = REFUSALS_BY_CODE.get(code, REFUSALS_BY_CODE[Code.BAD_PACKET])(meta.msg)
+                sentence = meta.msg
+                if code == Code.UNSUPPORTED_PACKET_TYPE:
+                    sentence = f"{self._transport.url} is where a broker's clients connect: it has another address for workers"
+                self._failure = REFUSALS_BY_CODE.get(code, REFUSALS_BY_CODE[Code.BAD_PACKET])(sentence)
                 self._part()
 
     # Leaving

@@ -304,5 +304,6 @@ def test_a_reset_is_told_as_a_lost_connection() -> None:
 def test_errors_of_the_network_in_a_few_words() -> None:
     assert describe(TimeoutError()) == "no answer in time"
     assert describe(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
+    assert describe(ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9)")) == os.strerror(111)
     assert describe(OSError("Multiple exceptions: a, b")) == "Multiple exceptions: a, b"
     assert describe(OSError()) == "OSError"

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from reasonchip_broker.errors import ConnectionLost, NotAllowed
+from reasonchip_broker.errors import ConnectionLost, NotAllowed, UnsupportedPacketType
 from reasonchip_broker.limits import MIB, Limits
 from reasonchip_broker.peer.backoff import Backoff
 from reasonchip_broker.peer.session import Session
@@ -65,6 +65,14 @@ async def test_a_registration_that_is_refused_ends_the_worker() -> None:
         with pytest.raises(NotAllowed, match="so be it"):
             await soon(setting.task)
         assert setting.changes == [False]
+
+
+async def test_a_worker_that_connects_where_clients_do_is_told_so() -> None:
+    async with linked() as (broker, setting):
+        broker.answer[PacketType.REGISTER] = Code.UNSUPPORTED_PACKET_TYPE
+        setting.start()
+        with pytest.raises(UnsupportedPacketType, match="is where a broker's clients connect"):
+            await soon(setting.task)
 
 
 @pytest.mark.parametrize("reason", [CloseReason.REPLACED, CloseReason.NOT_AUTHENTICATED, CloseReason.UNSUPPORTED_VERSION])

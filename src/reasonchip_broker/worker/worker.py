@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, Literal, TypeVar
 
+from reasonchip_broker.errors import ConnectionLost
 from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX, Limits
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import schemas
@@ -189,10 +190,12 @@ class Worker:
         """
         if self._state is not _State.NEW:
             raise RuntimeError("a worker serves once; make another")
-        if not len(self._pipelines):
-            raise TypeError("the worker serves no pipeline; decorate a function with @worker.pipeline(name)")
-        for pipeline in self._pipelines:
-            pipeline.resolve()
+        try:
+            self._resolve()
+        except BaseException:
+            self._over.set()  # Whoever waits for `ready` waits for nothing.
+            raise
+        self._over.clear()
         self._state = _State.SERVING
         loop = asyncio.get_running_loop()
         network = new_loop()
@@ -249,10 +252,26 @@ class Worker:
             await self._over.wait()
 
     async def ready(self) -> None:
-        """Wait until the broker has taken this worker's registration; in the loop that `serve` runs in."""
-        await self._ready.wait()
+        """Wait until the broker has taken this worker's registration; in the loop that `serve` runs in.
+
+        Raises ConnectionLost if `serve` ends before that, or has ended; `serve` raises why.
+        """
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._ready, self._over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._ready.is_set():
+            raise ConnectionLost("the worker serves no longer")
 
     # How it is put together
+
+    def _resolve(self) -> None:
+        if not len(self._pipelines):
+            raise TypeError("the worker serves no pipeline; decorate a function with @worker.pipeline(name)")
+        for pipeline in self._pipelines:
+            pipeline.resolve()
 
     def _hello(self, version: str) -> schemas.HelloMeta:
         return schemas.HelloMeta(

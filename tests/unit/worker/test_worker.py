@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from reasonchip_broker.errors import EndpointError, NotAllowed
+from reasonchip_broker.errors import ConnectionLost, EndpointError, NotAllowed
 from reasonchip_broker.protocol.codes import CloseReason, Code
 from reasonchip_broker.worker import JobContext, Worker, current_job
 from tests.unit.worker.harness import Outcome, Stage, soon, staged, until
@@ -96,6 +96,23 @@ async def test_what_was_said_can_be_changed_until_the_worker_serves(stage) -> No
 async def test_a_worker_without_a_pipeline_does_not_serve() -> None:
     with pytest.raises(TypeError, match="serves no pipeline"):
         await Worker().serve()
+
+
+async def test_who_waits_for_a_worker_to_be_ready_is_told_that_it_has_ended(stage) -> None:
+    worker = Worker(stage.worker_url)
+    waiting = asyncio.create_task(worker.ready())
+    with pytest.raises(TypeError, match="serves no pipeline"):
+        await worker.serve()
+    with pytest.raises(ConnectionLost, match="serves no longer"):
+        await soon(waiting)
+    worker.add("p", lambda: None)
+    serving = asyncio.create_task(worker.serve())
+    await asyncio.sleep(0)
+    await soon(worker.ready())
+    await soon(worker.stop())
+    await soon(serving)
+    with pytest.raises(ConnectionLost, match="serves no longer"):
+        await soon(worker.ready())
 
 
 async def test_a_worker_serves_once(stage) -> None:

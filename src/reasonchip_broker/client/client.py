@@ -100,7 +100,9 @@ class Client(Submitter):
         return await self._exchange.cancel(id_bytes("cookie", cookie), at_once, why)
 
     async def cancel_batch(self, batch: UUID, *, at_once: bool = False, why: str = "") -> Answer:
-        """Ask the broker to cancel every job of a batch; the answer's `jobs` says how many that were. Raises as `cancel`."""
+        """Ask the broker to cancel every job of a batch that it has; the answer's `jobs` says how many that were. Whoever submits the
+        batch goes on to (see `Batch.cancel`). Raises as `cancel`.
+        """
         return await self._exchange.cancel_batch(id_bytes("batch", batch), at_once, why)
 
     async def status(self, cookie: UUID, *, tree: bool = False) -> JobStatus:

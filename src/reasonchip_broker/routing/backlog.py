@@ -154,7 +154,12 @@ class Backlog:
         # Its place in the queue is void, and may stay for a while; the bytes need not.
         route.frame = b""
         queue = kind.queue
-        if queue is not None and len(queue) > 2 * kind.size + _DEAD_MIN:
+        if queue is None:
+            return
+        if not kind.size:
+            # Nothing may ever come up here again, and let go of what is void.
+            queue.clear()
+        elif len(queue) > 2 * kind.size + _DEAD_MIN:
             kind.queue = deque(other for other in queue if other.state is _QUEUED)
 
     def take_out(self, routes: list[Route]) -> None:

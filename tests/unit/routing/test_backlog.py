@@ -120,6 +120,15 @@ def test_a_class_that_ran_empty_and_filled_again_stands_where_its_new_jobs_belon
     assert [line.pop(pool), line.pop(pool)] == [older, newer]
 
 
+def test_a_class_in_which_no_job_waits_any_more_keeps_none_of_those_that_did() -> None:
+    line = Line()
+    line.pool("*")
+    routes = [line.push("a"), line.push("a")]
+    for route in routes:
+        line.leave(route)
+    assert not routes[0].kind.queue
+
+
 def test_a_mostly_dead_queue_is_rebuilt() -> None:
     line = Line()
     pool = line.pool("*")

@@ -126,7 +126,10 @@ class Switchboard:
 
     def free_slots(self, pipeline: str, *, as_json: bool = False) -> int:
         """How many jobs of a pipeline could be dispatched now."""
-        return sum(pool.free for pool in self._intake.class_of(pipeline, as_json).pools)
+        free = 0
+        for pool in self._intake.class_of(pipeline, as_json).pools:
+            free += pool.free
+        return free
 
     # What the caller may say
 

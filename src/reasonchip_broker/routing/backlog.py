@@ -62,7 +62,7 @@ def _list(pool: Pool, kind: EligibilityClass, sequence: int) -> None:
 class Backlog:
     """All waiting jobs, and all known classes."""
 
-    __slots__ = ("_classes", "_forget_at", "_numbers", "_roster", "bytes", "epoch", "jobs")
+    __slots__ = ("_checked", "_checked_pools", "_classes", "_forget_at", "_numbers", "_roster", "bytes", "epoch", "jobs")
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
@@ -73,6 +73,10 @@ class Backlog:
         """Changes whenever classes were forgotten: one that was found in an earlier epoch may not be the one of its jobs."""
         self.jobs = 0
         self.bytes = 0
+        self._checked: dict[EligibilityClass, list[Pool]] = {}
+        """The pools of each class as `invariants` last found them right: what a pool serves never changes, so to find the same pools
+        again is enough, as long as all pools (`_checked_pools`) are the same."""
+        self._checked_pools: list[Pool] = []
 
     def class_of(self, pipeline: str, as_json: bool) -> EligibilityClass:
         """The class of a job; O(1) for a pipeline seen before, else the pools are asked once."""
@@ -194,26 +198,46 @@ class Backlog:
         kinds = {kind.number: kind.size for pool in pools for kind in pool.listed} if at_most else {}
         return min(at_most, sum(kinds.values()))
 
-    def all_waiting(self) -> list[Route]:
-        """Every waiting job, oldest first (for a broker that stops; not for the hot path)."""
-        routes = [route for kind in self._classes.values() for route in kind.queue or () if route.state is _QUEUED]
-        return sorted(routes, key=lambda route: route.sequence)
-
     def invariants(self) -> None:
         """Raise InternalError if a count or a heap disagrees with the queues, or a job waits although a slot is free."""
-        waiting = self.all_waiting()
-        if len(waiting) != self.jobs or sum(len(route.frame) for route in waiting) != self.bytes:
-            raise InternalError(f"the backlog counts {self.jobs} jobs and {self.bytes} bytes, and has {len(waiting)} jobs")
+        pools = list(self._roster.pools.values())
+        checked = self._checked
+        if pools != self._checked_pools or len(checked) > len(self._classes):
+            checked = self._checked = {}
+            self._checked_pools = pools
+        jobs = size = 0
         for kind in self._classes.values():
-            head = kind.head()
-            if (head is not None) != (kind.size > 0):
-                raise InternalError("a class counts waiting jobs that it does not have")
-            expected = [pool for pool in self._roster.pools.values() if pool.serves(kind.pipeline, kind.as_json)]
-            if {id(pool) for pool in expected} != {id(pool) for pool in kind.pools} or len(expected) != len(kind.pools):
-                raise InternalError("a class has pools that don't serve it, or lacks some that do")
-            for pool in kind.pools if head is not None else ():
-                if pool.free:
-                    raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
-                entries = [entry for entry in pool.waiting if entry[2] is kind]
-                if len(entries) != 1 or head is None or entries[0][0] > head.sequence or kind not in pool.listed:
-                    raise InternalError("a pool does not know of a class that waits for it, or not in its place")
+            if kind.pools != checked.get(kind):
+                self._check_pools(kind)
+                checked[kind] = kind.pools[:]
+            if kind.size or kind.queue:
+                jobs += kind.size
+                size += _check_queue(kind)
+        if jobs != self.jobs or size != self.bytes:
+            raise InternalError(f"the backlog counts {self.jobs} jobs and {self.bytes} bytes, and has {jobs} of {size}")
+
+    def _check_pools(self, kind: EligibilityClass) -> None:
+        """A class knows the pools that serve it, each once, and no others."""
+        known, serving = kind.pools, 0
+        for pool in self._roster.pools.values():
+            if pool.serves(kind.pipeline, kind.as_json):
+                serving += 1
+                if pool not in known:
+                    raise InternalError("a class lacks a pool that serves it")
+        if serving != len(known):
+            raise InternalError("a class has pools that don't serve it")
+
+
+def _check_queue(kind: EligibilityClass) -> int:
+    """A class has as many waiting jobs as it counts, and each of its pools knows that it waits, and since when, and has no slot for it.
+    Returns the bytes of those jobs. Drops nothing from the queue, as `head` does: who looks changes nothing."""
+    waiting = [route for route in kind.queue or () if route.state is _QUEUED]
+    if len(waiting) != kind.size:
+        raise InternalError(f"a class counts {kind.size} waiting jobs, and has {len(waiting)}")
+    for pool in kind.pools if waiting else ():
+        if pool.free:
+            raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
+        entries = [entry for entry in pool.waiting if entry[2] is kind]
+        if len(entries) != 1 or entries[0][0] > waiting[0].sequence or kind not in pool.listed:
+            raise InternalError("a pool does not know of a class that waits for it, or not in its place")
+    return sum(len(route.frame) for route in waiting)

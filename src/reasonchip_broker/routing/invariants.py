@@ -1,15 +1,22 @@
 """What must be so at the end of every step: each table agrees with every other (invariants 2, 3, 4, 7, 10 and 11 of the design)."""
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.routing.assignment import Assignment, AssignmentState
+from reasonchip_broker.routing.assignment import AssignmentState
 from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.extras import Extras
 from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.table import RouteTable
 
 _HELD = AssignmentState.HELD
 _PARKED = AssignmentState.PARKED
+_ADMITTING = RouteState.ADMITTING
+_QUEUED = RouteState.QUEUED
+_BACKOFF = RouteState.BACKOFF
+_OVER = RouteState.OVER
+_FORGOTTEN = RouteState.FORGOTTEN
 _RUNNING = frozenset({RouteState.DISPATCHED, RouteState.CANCELLING, RouteState.SUSPENDED})
 
 
@@ -17,78 +24,101 @@ def check(dispatcher: Dispatcher) -> None:
     """Raise InternalError if any two tables disagree."""
     dispatcher.roster.invariants()
     dispatcher.backlog.invariants()
-    dispatcher.routes.invariants()
-    dispatcher.outcomes.invariants()
-    dispatcher.streams.invariants()
-    held: dict[bytes, Assignment] = {}
+    table = dispatcher.routes
+    routes, packs = table.invariants()
+    dispatcher.outcomes.invariants(routes, packs)
+    dispatcher.streams.invariants(routes)
+    held = 0
     reserved: dict[bytes, int] = {}
     for pool in dispatcher.roster.pools.values():
         for worker in pool.workers:
-            _check_assignments(worker, held, reserved)
+            if worker.assignments:
+                held += _check_assignments(worker, table, reserved)
             if worker.resuming and worker.busy < worker.capacity:
                 raise InternalError("a job waits for its slot although one is free")
     for session in dispatcher.sessions.suspended.values():
-        _check_assignments(session.worker, held, reserved)
+        held += _check_assignments(session.worker, table, reserved)
     if reserved != dispatcher.slots.reserved:
         raise InternalError("the reserved cookies are not those that workers have not let go of")
-    _check_routes(dispatcher, held)
+    _check_routes(dispatcher, routes, held)
 
 
-def _check_assignments(worker: Worker, held: dict[bytes, Assignment], reserved: dict[bytes, int]) -> None:
+def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, int]) -> int:
+    """Each is the one of its job, or its cookie is reserved. Returns how many are of a job."""
+    held = 0
     for cookie, assignment in worker.assignments.items():
         if assignment.worker is not worker or assignment.cookie != cookie:
             raise InternalError("an assignment is filed in the wrong place")
-        if assignment.state is _HELD or assignment.state is _PARKED:
-            if cookie in held:
-                raise InternalError(f"two workers hold {cookie.hex()}")
-            held[cookie] = assignment
+        state = assignment.state
+        if state is _HELD or state is _PARKED:
+            held += 1
+            route = table.peek(cookie)
+            if route is None or route.assignment is not assignment or route.state not in _RUNNING:
+                raise InternalError(f"a slot is held for {cookie.hex()}, whose route says otherwise")
+            if route.attempt != assignment.attempt:
+                raise InternalError(f"route {cookie.hex()} and its slot disagree about the attempt")
         else:
             reserved[cookie] = reserved.get(cookie, 0) + 1
+    return held
 
 
-def _check_routes(dispatcher: Dispatcher, held: dict[bytes, Assignment]) -> None:
-    waiting = 0
+def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> None:
+    """Each job that is not over is where its state says, and `held` of them have a slot: since each slot is its job's, no more do."""
+    waiting = running = 0
     unfinished: dict[Peer, int] = {}
-    for route in dispatcher.routes:
-        if route.state is RouteState.OVER:
+    reserved = dispatcher.slots.reserved
+    for route in routes:
+        state = route.state
+        if state is _OVER:
             continue
-        cookie = route.cookie
-        assignment = held.pop(cookie, None)
-        if (route.state in _RUNNING) != (assignment is not None) or route.assignment is not assignment:
-            raise InternalError(f"route {cookie.hex()} is {route.state.name}, and its slot is not")
-        if assignment is not None and assignment.attempt != route.attempt:
-            raise InternalError(f"route {cookie.hex()} and its slot disagree")
-        _check_state(route, is_reserved=cookie in dispatcher.slots.reserved)
-        unfinished[route.owner] = unfinished.get(route.owner, 0) + 1
-        waiting += route.state is RouteState.QUEUED
-    if any(owner.unfinished != jobs for owner, jobs in unfinished.items()):
-        raise InternalError("a connection's unfinished jobs are miscounted")
-    if any(owner.awaited != _awaited(owner) for owner in unfinished):
-        raise InternalError("the RESULTs that a client has not acknowledged are miscounted")
-    if held or waiting != dispatcher.backlog.jobs:
-        raise InternalError("a slot is held for no job, or a job waits outside of the backlog")
+        if route.attempt > route.options.att:
+            raise InternalError(f"route {route.cookie.hex()} is at attempt {route.attempt} of {route.options.att}")
+        if (route.assignment is None) is (state in _RUNNING):
+            raise InternalError(f"route {route.cookie.hex()} is {state.name}, and its slot is not")
+        if route.assignment is not None:
+            running += 1
+        elif state is not _QUEUED:
+            _check_slotless(route, is_reserved=route.cookie in reserved)
+        else:
+            waiting += 1
+            if route.attempt and not route.frame:
+                raise InternalError(f"route {route.cookie.hex()} is to run again, and its RUN is not there")
+        if route.extras is not None:
+            _check_ties(route, route.extras)
+        owner = route.owner
+        unfinished[owner] = unfinished.get(owner, 0) + 1
+    for owner, jobs in unfinished.items():
+        if owner.unfinished != jobs:
+            raise InternalError(f"a connection counts {owner.unfinished} unfinished jobs, and has {jobs}")
+        if owner.unacknowledged and owner.awaited != sum(map(_awaited_in, owner.unacknowledged)):
+            raise InternalError("the RESULTs that a client has not acknowledged are miscounted")
+    if running != held or waiting != dispatcher.backlog.jobs:
+        raise InternalError("a job runs on no slot, or waits outside of the backlog")
 
 
-def _awaited(owner: Peer) -> int:
-    entries = owner.unacknowledged or ()
-    return sum(entry.size - entry.told if isinstance(entry, Pack) else 1 for entry in entries)
+def _awaited_in(entry: Route | Pack) -> int:
+    return entry.size - entry.told if type(entry) is Pack else 1
 
 
-def _check_state(route: Route, *, is_reserved: bool) -> None:
-    state, cookie = route.state, route.cookie.hex()
-    if state is RouteState.FORGOTTEN or (state is RouteState.ADMITTING and route.attempt):
-        raise InternalError(f"route {cookie} is in a state that it can't be in: {state.name}")
-    if route.attempt > route.options.att or (state is RouteState.BACKOFF and not route.attempt and not is_reserved):
-        raise InternalError(f"route {cookie} is {state.name} after {route.attempt} of {route.options.att} attempts")
-    if (state is RouteState.BACKOFF or (state is RouteState.QUEUED and route.attempt)) and not route.frame:
-        raise InternalError(f"route {cookie} is to run again, and its RUN is not there")
-    extras = route.extras
-    if state is RouteState.BACKOFF and not is_reserved and (extras is None or extras.wait_timer is None):
-        raise InternalError(f"route {cookie} is BACKOFF, and nothing will end that")
-    if extras is not None:
-        for follower in extras.followers:
-            if route not in (follower.peer.ties or ()):
-                raise InternalError(f"route {cookie} has a follower that does not know of it")
-        for child in extras.children.values():
-            if child.extras is None or child.extras.parent is not route:
-                raise InternalError(f"route {cookie} has a child that does not know of it")
+def _check_slotless(route: Route, *, is_reserved: bool) -> None:
+    """A job that neither runs nor waits for a slot."""
+    state, attempt = route.state, route.attempt
+    if state is _FORGOTTEN or (state is _ADMITTING and attempt):
+        raise InternalError(f"route {route.cookie.hex()} is in a state that it can't be in: {state.name}")
+    if state is _BACKOFF and not route.frame:
+        raise InternalError(f"route {route.cookie.hex()} is to run again, and its RUN is not there")
+    if state is _BACKOFF and not is_reserved:
+        if not attempt:
+            raise InternalError(f"route {route.cookie.hex()} waits for its next attempt before it had one")
+        if route.extras is None or route.extras.wait_timer is None:
+            raise InternalError(f"route {route.cookie.hex()} is BACKOFF, and nothing will end that")
+
+
+def _check_ties(route: Route, extras: Extras) -> None:
+    """Whom a job knows of knows of the job."""
+    for follower in extras.followers:
+        if route not in (follower.peer.ties or ()):
+            raise InternalError(f"route {route.cookie.hex()} has a follower that does not know of it")
+    for child in extras.children.values():
+        if child.extras is None or child.extras.parent is not route:
+            raise InternalError(f"route {route.cookie.hex()} has a child that does not know of it")

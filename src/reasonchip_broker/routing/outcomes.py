@@ -445,18 +445,29 @@ class Outcomes:
             route.extras.progress.clear()
         route.extras = None
 
-    def invariants(self) -> None:
-        """Raise InternalError if what is counted is not what is kept."""
-        kept = [route for route in self._routes if route.state is _OVER]
-        packs = {id(pack): pack for _, pack in self._routes.packs() if pack.state is _OVER}.values()
-        count = len(kept) + sum(pack.size - pack.spent for pack in packs)
-        if self.count != count or self.bytes != sum(len(route.frame) for route in kept) + sum(pack.bytes for pack in packs):
-            raise InternalError(f"{self.count} outcomes of {self.bytes} bytes are counted, and {count} are kept")
-        if self.count > self._jobs_max or self.bytes > self._bytes_max:
+    def invariants(self, routes: list[Route], packs: list[Pack]) -> None:
+        """Raise InternalError if what is counted is not what is kept: among these routes, and in these packs."""
+        kept = size = timed = queued = own = 0
+        for route in routes:
+            if route.state is _OVER:
+                kept += 1
+                size += len(route.frame)
+                if route.timer is not None:
+                    timed += 1
+        for pack in packs:
+            kept += pack.size - pack.spent
+            size += pack.bytes
+        if self.count != kept or self.bytes != size:
+            raise InternalError(f"{self.count} outcomes of {self.bytes} bytes are counted, and {kept} of {size} are kept")
+        if kept > self._jobs_max or size > self._bytes_max:
             raise InternalError("more outcomes are kept than may be")
-        queued = sum(map(_kept_in, self.queue))
-        own = sum(route.state is _OVER for route in self._own)
-        if own != sum(route.timer is not None for route in kept) or queued + own != count:
+        for entry in self.queue:
+            if entry.state is _OVER:
+                queued += _kept_in(entry) if type(entry) is Pack else 1
+        for route in self._own:
+            if route.state is _OVER:
+                own += 1
+        if own != timed or queued + own != kept:
             raise InternalError("an outcome is kept for ever, or will never make room")
 
 
@@ -471,10 +482,8 @@ def _is_gone(entry: Route | Pack) -> bool:
     return entry.state is _FORGOTTEN
 
 
-def _kept_in(entry: Route | Pack) -> int:
+def _kept_in(pack: Pack) -> int:
     """How many outcomes are kept in it."""
-    if type(entry) is not Pack:
-        return int(entry.state is _OVER)
-    if entry.routes is not None:
-        return sum(route.state is _OVER for route in entry.routes)
-    return entry.size - entry.spent if entry.state is _OVER else 0
+    if pack.routes is not None:
+        return sum(route.state is _OVER for route in pack.routes)
+    return pack.size - pack.spent

@@ -102,9 +102,9 @@ class Ring:
 
     def invariants(self) -> None:
         """Raise InternalError if the ring is larger than it may be, or miscounted."""
-        if self.bytes != sum(map(len, self._frames)):
+        frames = self._frames
+        if self.bytes != sum(map(len, frames)):
             raise InternalError("a ring's bytes are miscounted")
-        if len(self._frames) > self._chunks_max or self.taken > self.last:
-            raise InternalError(
-                f"a ring holds {len(self._frames)} chunks, or more is taken ({self.taken}) than came ({self.last})"
-            )
+        chunks = len(frames)
+        if chunks > self._chunks_max or self.taken >= self.first + chunks:
+            raise InternalError(f"a ring holds {chunks} chunks, or more is taken ({self.taken}) than came ({self.last})")

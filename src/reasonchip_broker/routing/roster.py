@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LEVELS = 64
 _OFF = -1
+_HELD = AssignmentState.HELD
+_WITHHELD = AssignmentState.WITHHELD
 _SWEEP_MIN = 64
 _SWEEP_PER_WORKER = 4
 """A queue of more tickets than this is swept: so many are void that it costs O(1) for each of them."""
@@ -116,7 +118,11 @@ class Pool:
     @property
     def free(self) -> int:
         """Slots that a job could be given now. O(workers): not for the hot path."""
-        return sum(worker.capacity - worker.busy for worker in self.workers if worker.level != _OFF)
+        free = 0
+        for worker in self.workers:
+            if worker.level != _OFF:
+                free += worker.capacity - worker.busy
+        return free
 
     def least_loaded(self) -> Worker | None:
         """The worker whose turn it is; None if no slot is free."""
@@ -234,33 +240,49 @@ class Pool:
 
     def invariants(self) -> None:
         """Raise InternalError if the pool's indexes disagree with its workers."""
-        listed = 0
+        listed = resting = 0
+        levels, lowest = self._levels, self._lowest
         for worker in self.workers:
-            _check_worker(worker)
-            if (worker.level != _OFF) != worker.available:
+            held = withheld = 0
+            if worker.assignments:
+                for assignment in worker.assignments.values():
+                    state = assignment.state
+                    if state is _HELD:
+                        held += 1
+                    elif state is _WITHHELD:
+                        withheld += 1
+            busy, capacity, rests = worker.busy, worker.capacity, len(worker.resting)
+            if not 0 <= busy <= capacity or busy != held + withheld + rests:
+                raise InternalError(f"{busy} of {capacity} slots busy, {held} held, {withheld} withheld, {rests} resting")
+            if worker.withheld != withheld:
+                raise InternalError("a worker's withheld slots are miscounted")
+            resting += rests
+            level = worker.level
+            # `available`, written out: what is checked is not asked.
+            if (level != _OFF) != (busy < capacity and not worker.draining and not worker.peer.congested):
                 raise InternalError("a worker is listed as available and is not, or the other way round")
-            if worker.level != _OFF:
+            if level != _OFF:
                 listed += 1
-                if worker.level != worker.levels[worker.busy] or worker.level < self._lowest:
+                if level != worker.levels[busy] or level < lowest:
                     raise InternalError("a worker stands in the wrong level, or in one that is not looked at")
-                if worker.ticket not in (self._levels[worker.level] or ()):
+                if worker.ticket not in (levels[level] or ()):
                     raise InternalError("a worker has no ticket in its level")
-        valid = sum(ticket[0].ticket is ticket for queue in self._levels for ticket in queue or ())
+        if self.resting != resting:
+            raise InternalError("a pool's resting slots are miscounted")
+        self._check_tickets(listed)
+
+    def _check_tickets(self, listed: int) -> None:
+        """So many tickets are valid as there are workers listed, each in the level of its worker."""
+        levels, valid = self._levels, 0
+        for queue in filter(None, levels):
+            for ticket in queue:
+                worker = ticket[0]
+                if worker.ticket is ticket:
+                    valid += 1
+                    if levels[worker.level] is not queue:
+                        raise InternalError("a worker has its ticket in another level than its own")
         if valid != listed:
             raise InternalError(f"{valid} valid tickets for {listed} workers with a free slot")
-        if self.resting != sum(len(worker.resting) for worker in self.workers):
-            raise InternalError("a pool's resting slots are miscounted")
-
-
-def _check_worker(worker: Worker) -> None:
-    states = [assignment.state for assignment in worker.assignments.values()]
-    taken = sum(state in (AssignmentState.HELD, AssignmentState.WITHHELD) for state in states)
-    if not 0 <= worker.busy <= worker.capacity or worker.busy != taken + len(worker.resting):
-        raise InternalError(
-            f"{worker.busy} of {worker.capacity} slots busy, {taken} held or withheld, {len(worker.resting)} resting"
-        )
-    if worker.withheld != sum(state == AssignmentState.WITHHELD for state in states):
-        raise InternalError("a worker's withheld slots are miscounted")
 
 
 def _is_glob(pattern: str) -> bool:

@@ -319,14 +319,18 @@ class Streams:
             if taken == sender.last:
                 senders.popleft()
 
-    def invariants(self) -> None:
-        """Raise InternalError if a ring is not as it should be, or does not agree with what its sender has under way."""
-        for route in self._routes:
+    def invariants(self, routes: list[Route]) -> None:
+        """Raise InternalError if a ring of these jobs is not as it should be, or does not agree with what its sender has under way."""
+        for route in routes:
             extras = route.extras
-            for ring in (extras.progress, extras.inputs) if extras is not None else ():
-                if ring is not None:
-                    ring.invariants()
-                    if ring.allowance.credited + ring.allowance.under_way != ring.last:
-                        raise InternalError(
-                            f"credit for {ring.allowance.credited} of {ring.last} chunks, the rest not under way"
-                        )
+            if extras is not None:
+                if extras.progress is not None:
+                    _check_ring(extras.progress)
+                if extras.inputs is not None:
+                    _check_ring(extras.inputs)
+
+
+def _check_ring(ring: Ring) -> None:
+    ring.invariants()
+    if ring.allowance.credited + ring.allowance.under_way != ring.last:
+        raise InternalError(f"credit for {ring.allowance.credited} of {ring.last} chunks, the rest not under way")

@@ -68,6 +68,11 @@ class RouteTable:
             entry = shard[cookie]
         return entry if type(entry) is Route else None
 
+    def peek(self, cookie: bytes) -> Route | None:
+        """The same, but a job in a pack is not found, and its pack is left as it is: for those who only look."""
+        entry = self.shards[cookie[15]].get(cookie)
+        return entry if type(entry) is Route else None
+
     def __getitem__(self, cookie: bytes) -> Route:
         """The job with this cookie. Raises KeyError if `get` finds none."""
         route = self.get(cookie)
@@ -205,25 +210,33 @@ class RouteTable:
                 del shard[cookie]
             self.spent -= len(oldest)
 
-    def invariants(self) -> None:
-        """Raise InternalError if an entry is in the wrong place, or the counts are not of what there is."""
-        routes = spent = 0
-        packs: dict[int, Pack] = {}
-        for number, shard in enumerate(self.shards):
+    def invariants(self) -> tuple[list[Route], list[Pack]]:
+        """All routes, and all packs that keep something. Raises InternalError if an entry is in the wrong place, or miscounted."""
+        routes: list[Route] = []
+        packs: list[Pack] = []
+        marks = kept = 0
+        last: Pack | None = None
+        known: dict[int, None] = {}
+        for shard in filter(None, self.shards):
             for cookie, entry in shard.items():
-                if cookie[15] != number or (type(entry) is Route and entry.cookie != cookie):
-                    raise InternalError(f"{cookie.hex()} is filed in the wrong place")
                 if type(entry) is Route:
-                    routes += 1
+                    if entry.cookie != cookie:
+                        raise InternalError(f"{cookie.hex()} is filed in the wrong place")
+                    routes.append(entry)
                     continue
-                spent += 1
-                if type(entry) is Pack and entry.state is RouteState.OVER:
-                    packs[id(entry)] = entry
-        kept = sum(pack.size - pack.spent for pack in packs.values())
-        if (self.routes, self.spent) != (routes + kept, spent - kept):
+                marks += 1
+                if type(entry) is Pack and entry is not last and entry.state is RouteState.OVER and id(entry) not in known:
+                    last = entry
+                    known[id(entry)] = None
+                    packs.append(entry)
+                    kept += entry.size - entry.spent
+            if shard is not self.shards[cookie[15]]:
+                raise InternalError(f"{cookie.hex()} is filed in the wrong place")
+        if self.routes != len(routes) + kept or self.spent != marks - kept:
             raise InternalError(
-                f"{routes + kept} jobs and {spent - kept} marks are in a table that counts {self.routes} and {self.spent}"
+                f"{len(routes) + kept} jobs and {marks - kept} marks are in a table that counts {self.routes} and {self.spent}"
             )
+        return routes, packs
 
 
 def _lasts(entry: Any, age: int) -> bool:

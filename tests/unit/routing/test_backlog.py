@@ -44,6 +44,12 @@ class Line:
             route.state = RouteState.DISPATCHED
         return route
 
+    def waiting(self) -> list[Route]:
+        """All that wait, oldest first."""
+        kinds = self.backlog._classes.values()
+        routes = [route for kind in kinds for route in kind.queue or () if route.state is RouteState.QUEUED]
+        return sorted(routes, key=lambda route: route.sequence)
+
     def leave(self, route: Route) -> None:
         route.state = RouteState.OVER
         self.backlog.withdraw(route)
@@ -52,14 +58,14 @@ class Line:
 def test_nothing_waits_in_an_empty_backlog() -> None:
     line = Line()
     pool = line.pool("*")
-    assert (line.pop(pool), line.backlog.jobs, line.backlog.bytes, line.backlog.all_waiting()) == (None, 0, 0, [])
+    assert (line.pop(pool), line.backlog.jobs, line.backlog.bytes, line.waiting()) == (None, 0, 0, [])
 
 
 def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
     line = Line()
     pool = line.pool("*")
     routes = [line.push(pipeline) for pipeline in "abacbca"]
-    assert line.backlog.all_waiting() == routes
+    assert line.waiting() == routes
     assert [line.pop(pool) for _ in range(8)] == [*routes, None]
 
 
@@ -219,7 +225,7 @@ def test_whatever_happens_each_pool_gets_the_oldest_job_that_it_serves(seed: int
             if expected is not None:
                 waiting.remove(expected)
         line.backlog.invariants()
-        assert line.backlog.all_waiting() == waiting
+        assert line.waiting() == waiting
 
 
 # Invariants
@@ -251,19 +257,90 @@ def _pool_not_told(_: Line, route: Route) -> None:
     pool.listed.clear()
 
 
+def _pool_of_another_offer(line: Line, route: Route) -> None:
+    route.kind.pools[0] = line.pool("b")
+
+
+def _pool_twice(_: Line, route: Route) -> None:
+    route.kind.pools *= 2
+
+
+def _new_pool_not_told(line: Line, _: Route) -> None:
+    make_worker(make_pool(line.roster, "*")).busy = 1
+
+
+def _listed_behind(_: Line, route: Route) -> None:
+    route.kind.pools[0].waiting = [(route.sequence + 1, route.kind.number, route.kind)]
+
+
 def _free_slot(_: Line, route: Route) -> None:
     make_worker(route.kind.pools[0])
 
 
-@pytest.mark.parametrize("break_it", [_jobs, _bytes, _size, _over_unseen, _pool_unknown, _pool_not_told, _free_slot])
+BREAKS: dict[Callable[[Line, Route], None], str] = {
+    _jobs: "the backlog counts 2 jobs",
+    _bytes: "the backlog counts 1 jobs and 4 bytes",
+    _size: "a class counts 0 waiting jobs, and has 1",
+    _over_unseen: "a class counts 1 waiting jobs, and has 0",
+    _pool_unknown: "lacks a pool",
+    _pool_of_another_offer: "lacks a pool",
+    _pool_twice: "pools that don't serve it",
+    _new_pool_not_told: "lacks a pool",
+    _pool_not_told: "does not know of a class",
+    _listed_behind: "not in its place",
+    _free_slot: "slots are free",
+}
+
+
+@pytest.mark.parametrize("break_it", BREAKS)
 def test_the_invariants_notice_what_disagrees(break_it: Callable[[Line, Route], None]) -> None:
     line = Line()
     line.pool("a")
     route = line.push("a")
     line.backlog.invariants()
     break_it(line, route)
-    with pytest.raises(InternalError):
+    with pytest.raises(InternalError, match=BREAKS[break_it]):
         line.backlog.invariants()
+
+
+def test_the_invariants_notice_a_class_that_lost_its_pools_though_they_found_them_before() -> None:
+    line = Line()
+    pool = line.pool("a")
+    kind = line.backlog.class_of("a", False)
+    for _ in range(2):
+        line.backlog.invariants()
+        kind.pools.remove(pool)
+        with pytest.raises(InternalError, match="lacks a pool"):
+            line.backlog.invariants()
+        kind.pools.append(pool)
+
+
+def test_the_invariants_forget_pools_and_classes_that_are_gone() -> None:
+    line = Line()
+    pool, kind = line.pool("a"), line.backlog.class_of("a", False)
+    line.backlog.invariants()
+    assert line.backlog._checked == {kind: [pool]}
+    pool.workers.clear()
+    line.roster.discard(pool)
+    line.backlog.remove_pool(pool)
+    line.backlog.invariants()
+    assert (line.backlog._checked, line.backlog._checked_pools) == ({kind: []}, [])
+    for number in range(PIPELINES_KNOWN_MAX):
+        line.backlog.class_of(str(number), False)
+    for _ in range(2):
+        line.backlog.invariants()
+    assert kind not in line.backlog._checked
+
+
+def test_the_invariants_change_nothing_in_a_queue() -> None:
+    line = Line()
+    line.pool("a")
+    first, _ = line.push("a"), line.push("a")
+    line.leave(first)
+    queue = first.kind.queue
+    assert queue is not None
+    line.backlog.invariants()
+    assert len(queue) == 2
 
 
 def test_a_pool_that_is_made_anew_is_told_of_what_waits() -> None:

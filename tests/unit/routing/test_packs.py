@@ -154,7 +154,6 @@ def test_the_oldest_of_a_pack_make_room_one_by_one() -> None:
     client, worker = driver.client(), driver.worker(10)
     cookies = packed(driver, client, worker, 10)
     for spent in range(8):
-        inside(driver).outcomes.invariants()
         assert inside(driver).outcomes.count == min(12, 10 + spent)
         cookies += packed(driver, client, worker, 1)
     assert all_fetched(driver, cookies) == 6 * "G" + 12 * "K"

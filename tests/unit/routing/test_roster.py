@@ -228,6 +228,10 @@ def _no_ticket(worker: Worker) -> None:
     worker.ticket = None
 
 
+def _removed_with_its_ticket(worker: Worker) -> None:
+    del worker.pool.workers[worker]
+
+
 def _drains_unseen(worker: Worker) -> None:
     worker.draining = True
 
@@ -236,28 +240,45 @@ def _resting_miscounted(worker: Worker) -> None:
     worker.pool.resting = 1
 
 
-@pytest.mark.parametrize(
-    "break_it",
-    [
-        _wrong_busy,
-        _wrong_withheld,
-        _withheld_unseen,
-        _over_capacity,
-        _unlisted,
-        _wrong_level,
-        _no_ticket,
-        _drains_unseen,
-        _resting_miscounted,
-    ],
-)
+BREAKS: dict[Callable[[Worker], None], str] = {
+    _wrong_busy: "slots busy",
+    _wrong_withheld: "withheld slots are miscounted",
+    _withheld_unseen: "withheld slots are miscounted",
+    _over_capacity: "slots busy",
+    _unlisted: "listed as available",
+    _wrong_level: "in the wrong level",
+    _no_ticket: "no ticket",
+    _removed_with_its_ticket: "2 valid tickets for 1 workers",
+    _drains_unseen: "listed as available",
+    _resting_miscounted: "resting slots are miscounted",
+}
+
+
+@pytest.mark.parametrize("break_it", BREAKS)
 def test_the_invariants_notice_what_disagrees(break_it: Callable[[Worker], None]) -> None:
     roster = Roster()
     pool = make_pool(roster)
     worker = make_worker(pool, 3)
     take(pool)
+    make_worker(pool, 3)
     roster.invariants()
     break_it(worker)
-    with pytest.raises(InternalError):
+    with pytest.raises(InternalError, match=BREAKS[break_it]):
+        roster.invariants()
+
+
+def test_the_invariants_notice_a_ticket_in_another_level_although_a_void_one_is_in_the_right_one() -> None:
+    roster = Roster()
+    pool = make_pool(roster)
+    worker = make_worker(pool, 3)
+    take(pool)
+    level = worker.level
+    pool.place(worker)
+    give_back(worker)
+    pool.place(worker)
+    worker.busy, worker.level = 1, level
+    worker.assignments[bytes(16)] = Assignment(worker, bytes(16), 1)
+    with pytest.raises(InternalError, match="in another level"):
         roster.invariants()
 
 

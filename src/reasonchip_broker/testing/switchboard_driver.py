@@ -30,6 +30,7 @@ Step: TypeAlias = tuple[str, int, tuple[Any, ...], float]
 
 INSTANCE = b"driven by a test"
 NO_LINK = -1
+_TO_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 JSON_KEYS = ("packet_type", "cookie", "capacity", "pipeline", "variables", "detach", "rc", "error", "stacktrace", "result")
 
 
@@ -43,7 +44,11 @@ def json_packet(packet_type: str, cookie: bytes | None = None, **fields: Any) ->
     """A JSON packet as existing peers write it: ten keys in their order, null where unused, no white space; without its length."""
     packet: dict[str, Any] = {**dict.fromkeys(JSON_KEYS), "packet_type": packet_type, **fields}
     packet["cookie"] = str(UUID(bytes=cookie)) if cookie is not None else None
-    return json.dumps(packet, separators=(",", ":"), ensure_ascii=False).encode()
+    return _TO_JSON(packet).encode()
+
+
+def _kind_of(frame: bytes) -> int:
+    return to_binary(frame, 1)[4]
 
 
 class SwitchboardDriver:
@@ -347,16 +352,16 @@ class SwitchboardDriver:
         if self.steps is not None:
             self.steps.append(step)
         method, number, arguments, now = step
-        link = None if number == NO_LINK else self.links[number]
-        if method == "connected" and link is not None:
+        if method == "restart":
+            self.switchboard = self._begin(*arguments)
+        elif number == NO_LINK:
+            getattr(self.switchboard, method)(*arguments, now)
+        elif method == "connected":
+            link = self.links[number]
             role, dialect, principal, queues = arguments
             link.peer = self.switchboard.connected(link, link.id, role, dialect, now, principal=principal, queues=queues)
-        elif method == "restart":
-            self.switchboard = self._begin(*arguments)
-        elif link is not None:
-            getattr(self.switchboard, method)(link.peer, *arguments, now)
         else:
-            getattr(self.switchboard, method)(*arguments, now)
+            getattr(self.switchboard, method)(self.links[number].peer, *arguments, now)
         self._carry_out()
 
     def _carry_out(self) -> None:
@@ -368,8 +373,8 @@ class SwitchboardDriver:
         if effects.rare:
             closes = effects.closes[:]
             self._carry_out_rare(effects)
-        for close in closes:
-            self._close(close)
+            for close in closes:
+                self._close(close)
         if self.steps is not None:
             self._trace_effects(sends, closes)
         if self.checks:
@@ -387,17 +392,17 @@ class SwitchboardDriver:
         effects.clear_rare()
 
     def _send(self, link: FakeLink | None, frame: bytes) -> None:
-        kind = to_binary(frame, 1)[4] if is_json(frame) else frame[4]
         if link is None:
-            raise InternalError(f"packet {kind} was sent to a connection that has ended")
+            raise InternalError(f"packet {_kind_of(frame)} was sent to a connection that has ended")
         if link.closed:
-            raise InternalError(f"packet {kind} was sent to link {link.number}, which is closed")
-        if not link.welcomed and (kind != PacketType.WELCOME or link not in self.switchboard.effects.welcomes):
-            raise InternalError(f"packet {kind} was sent to link {link.number}, which was not welcomed")
-        if link.dialect == Dialect.JSON and not to_json(frame) and kind != PacketType.REPLY:
-            raise InternalError(f"packet {kind} was sent to link {link.number}, whose protocol does not know it")
-        if link.dialect == Dialect.BINARY and is_json(frame):
-            raise InternalError(f"a JSON frame was sent to link {link.number}, which speaks binary")
+            raise InternalError(f"packet {_kind_of(frame)} was sent to link {link.number}, which is closed")
+        if not link.welcomed and (frame[4] != PacketType.WELCOME or link not in self.switchboard.effects.welcomes):
+            raise InternalError(f"packet {_kind_of(frame)} was sent to link {link.number}, which was not welcomed")
+        if link.dialect == Dialect.BINARY:
+            if is_json(frame):
+                raise InternalError(f"a JSON frame was sent to link {link.number}, which speaks binary")
+        elif not to_json(frame) and frame[4] != PacketType.REPLY:
+            raise InternalError(f"packet {frame[4]} was sent to link {link.number}, whose protocol does not know it")
         link.welcomed = True
         link.unread.append(frame)
 

@@ -62,7 +62,11 @@ class Chooser:
 
     def held(self, prefer: Callable[[Hold], bool] | None = None, *, binary: bool = False) -> tuple[int, bytes] | None:
         """A worker and the cookie of a job that it holds, if there is one; mostly one that is preferred."""
-        workers = self.workers(lambda worker: bool(worker.held) and not (binary and worker.is_json))
+        workers = [
+            worker
+            for worker in self.world().model.workers.values()
+            if worker.held and worker.greeting_until is None and not (binary and worker.is_json)
+        ]
         if not workers:
             return None
         if prefer is not None and self.random() < 0.9:

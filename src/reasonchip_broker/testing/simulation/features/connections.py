@@ -225,12 +225,14 @@ class Connections(Feature):
             end = model.by_link.get(link.number)
             if end is not None and not end.silent:
                 self.world.send(end, packets.pong(0))
+        floor, silent_s_max = self.lease_floor, model.limits.lease_s + LATE_S
         for end in model.ends.values():
             if end.greeting_until:
                 require(end.greeting_until > model.now - LATE_S, "a stranger lives on without HELLO")
             elif not (end.is_json or end.congested):
-                silent_s = model.now - max(end.heard_at, self.lease_floor)
-                if silent_s >= model.limits.lease_s + LATE_S:
+                heard_at = end.heard_at
+                silent_s = model.now - (heard_at if heard_at > floor else floor)
+                if silent_s >= silent_s_max:
                     require(False, f"a peer lives on after {silent_s} s of silence")
 
     # The quiet phase

@@ -24,7 +24,13 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--from", type=int, default=0, dest="first", metavar="SEED", help="the first of them (default: 0)")
     parser.add_argument("--steps", type=int, default=EPISODE_STEPS, help="operations from each seed (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--audit", type=int, help="steps between two audits of the switchboard's tables (default: by the seed)")
+    parser.add_argument(
+        "--audit",
+        type=int,
+        default=1,
+        metavar="N",
+        help="audit the switchboard's tables after each Nth step (default: 1; 0: never)",
+    )
     parser.add_argument("--keep-going", action="store_true", help="take all seeds, whatever fails")
     return parser.parse_args(given)
 

@@ -36,7 +36,7 @@ class Report:
         )
 
 
-def run_seeds(first: int, count: int, operations: int = EPISODE_STEPS, audit_every: int | None = None) -> Report:
+def run_seeds(first: int, count: int, operations: int = EPISODE_STEPS, audit_every: int = 1) -> Report:
     """Walk from so many seeds, in this process."""
     report = Report()
     began = time.process_time()
@@ -54,7 +54,7 @@ def run_seeds(first: int, count: int, operations: int = EPISODE_STEPS, audit_eve
 
 
 def run_all(
-    first: int, count: int, operations: int = EPISODE_STEPS, *, processes: int = 1, audit_every: int | None = None
+    first: int, count: int, operations: int = EPISODE_STEPS, *, processes: int = 1, audit_every: int = 1
 ) -> Iterator[Report]:
     """Walk from so many seeds, in so many processes; yields a report now and then, in the order of the seeds."""
     last = first + count

@@ -22,8 +22,6 @@ ALWAYS = (1, 1, 2)
 ESSENTIAL = 6
 
 BEGINNING = ("connect client", "connect client", "connect worker")
-AUDITS = (8, 32, 64)
-"""How many steps lie between two audits: in each episode another of these, by its seed."""
 
 
 class Failure(Exception):
@@ -54,9 +52,12 @@ def kind_of(error: Exception) -> str:
 
 
 class Walk:
-    """Episodes from one seed, one after the other. `world` and `operations` tell what the present one is doing."""
+    """Episodes from one seed, one after the other. `world` and `operations` tell what the present one is doing.
 
-    def __init__(self, seed: int, *, records: bool = False, audit_every: int | None = None) -> None:
+    `records` and `audit_every` are a world's: unless told otherwise, each step is audited.
+    """
+
+    def __init__(self, seed: int, *, records: bool = False, audit_every: int = 1) -> None:
         self.seed = seed
         self.steps = 0
         """Calls of switchboards, in all episodes so far."""
@@ -86,11 +87,10 @@ class Walk:
         """One world, from its beginning to its end. Raises Failure."""
         one_of = self._chooser.one_of
         setting = Setting(one_of((None, 0, 40)), one_of((False, False, True)), one_of((False, False, True)))
-        every = one_of(AUDITS)
-        audit_every = every if self._audit_every is None else self._audit_every
-        self.world = world = World(setting, audit_every=audit_every, records=self._records)
-        self.operations = operations = []
         random = self._chooser.random
+        random()  # The distance between audits was drawn here. A seed goes on to mean what it meant.
+        self.world = world = World(setting, audit_every=self._audit_every, records=self._records)
+        self.operations = operations = []
         # What happens often in one episode may never happen in the next: so each goes deep somewhere ("swarm testing", Groce 2012).
         choices = self._chooser.weighted(
             (weight * one_of(OFTEN if weight < ESSENTIAL else ALWAYS), choose) for weight, choose in self._choices
@@ -107,7 +107,7 @@ class Walk:
                     world.apply(operation)
             world.finish()
         except Exception as error:
-            raise Failure(self.seed, setting, operations, error, audit_every) from error
+            raise Failure(self.seed, setting, operations, error, self._audit_every) from error
         self.steps += world.steps
         self.jobs += world.model.over_before + world.model.ended
         if self._records:

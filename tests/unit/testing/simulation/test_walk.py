@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.routing.stopping import Stopping
+from reasonchip_broker.switchboard import Switchboard
 from reasonchip_broker.testing.simulation.walk import Failure, Walk, kind_of, take_again
+from reasonchip_broker.testing.simulation.world import World
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 
 
@@ -31,6 +33,30 @@ def test_a_walk_ends_where_its_episode_can_be_taken_again() -> None:
     walk.go(100)
     assert take_again(walk.world.setting, walk.operations) is None
     assert walk.operations
+
+
+@needs_interpreted_core
+def test_a_walk_checks_everything_after_each_step(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """All that can be left out is counted here: the switchboard's own audit, and the count of slots."""
+    walk = Walk(5)
+    audited: list[int] = []
+    counted: list[int] = []
+    invariants, count = Switchboard.invariants, World._count
+
+    def audit(board: Switchboard) -> None:
+        audited.append(walk.world.steps)
+        invariants(board)
+
+    def count_slots(world: World) -> None:
+        counted.append(world.steps)
+        count(world)
+
+    monkeypatch.setattr(Switchboard, "invariants", audit)
+    monkeypatch.setattr(World, "_count", count_slots)
+    walk.go(200)
+    every_step = list(range(1, walk.steps + 1))
+    assert counted == every_step
+    assert audited == [*every_step, walk.steps], "once more at the end"
 
 
 @needs_interpreted_core

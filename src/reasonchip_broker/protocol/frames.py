@@ -156,9 +156,10 @@ class BinaryDecoder(FrameDecoder):
     def _parse(self, data: bytes, frames: list[Frame]) -> int:
         offset = 0
         end = len(data)
+        last = end - HEADER_BYTES
         limit = self.frame_bytes_max
         unpack = HEADER.unpack_from
-        while end - offset >= HEADER_BYTES:
+        while offset <= last:
             length, kind, code, attempt, cookie, number, meta_length = unpack(data, offset)
             after = offset + LENGTH_BYTES + length
             if meta_length + LENGTH_MIN <= length <= limit:

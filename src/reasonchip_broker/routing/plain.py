@@ -70,12 +70,13 @@ class PlainPath:
                     if meant is not None and meant[2]:
                         options, kind, _ = meant
                         pools = kind.pools
-                shard = shards[cookie[15]]
+                last_byte = cookie[15]
+                shard = shards[last_byte]
                 if (
                     pools is not None
                     and cookie not in shard
                     and (not reserved or cookie not in reserved)
-                    and cookie != NO_COOKIE
+                    and (last_byte or cookie != NO_COOKIE)
                     and taken < left
                 ):
                     worker = pools[0].take() if len(pools) == 1 else take(pools)

@@ -11,7 +11,9 @@ over, so that a cookie is known for at least as many periods as its mark was giv
 bound for all marks together; beyond it the oldest go, a few from each dict in turn.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeAlias
 
 from reasonchip_broker.errors import InternalError
@@ -200,14 +202,9 @@ class RouteTable:
                 return
             shard = self.shards[self._next_to_trim]
             self._next_to_trim = (self._next_to_trim + 1) % SPENT_SHARDS
-            oldest: list[bytes] = []
-            for cookie, entry in shard.items():
-                if type(entry) is tuple or (type(entry) is Pack and entry.state is RouteState.FORGOTTEN):
-                    oldest.append(cookie)
-                    if len(oldest) >= self._at_once:
-                        break
-            for cookie in oldest:
-                del shard[cookie]
+            # Marks are the oldest entries, unless many outcomes are kept.
+            oldest = _marks_in(islice(shard.items(), self._at_once)) or _marks_in(shard.items())[: self._at_once]
+            deque(map(shard.__delitem__, oldest), maxlen=0)
             self.spent -= len(oldest)
 
     def invariants(self) -> tuple[list[Route], list[Pack]]:
@@ -237,6 +234,11 @@ class RouteTable:
                 f"{len(routes) + kept} jobs and {marks - kept} marks are in a table that counts {self.routes} and {self.spent}"
             )
         return routes, packs
+
+
+def _marks_in(entries: Iterable[tuple[bytes, Any]]) -> list[bytes]:
+    """The cookies of which nothing but a mark is left."""
+    return [cookie for cookie, entry in entries if (type(entry) is Pack and entry.state is _FORGOTTEN) or type(entry) is tuple]
 
 
 def _lasts(entry: Any, age: int) -> bool:

@@ -104,9 +104,11 @@ class Intake:
             return None
         if parent is not None and parent.assignment is not None and parent.assignment.worker is peer.worker:
             return parent
-        self.refuse(
-            peer, cookie, Code.NOT_ALLOWED, "a worker submits jobs for a job that it holds, and names that as their parent"
-        )
+        if peer.worker is None and options.parent is None:
+            sentence = "this is the address for workers, and it takes no jobs: clients have another one"
+        else:
+            sentence = "a worker submits jobs for a job that it holds, and names that as their parent"
+        self.refuse(peer, cookie, Code.NOT_ALLOWED, sentence)
         return None
 
     def _is_its_own(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> bool:

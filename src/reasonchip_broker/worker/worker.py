@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, Literal, TypeVar
 
+import msgspec
+
 from reasonchip_broker.errors import ConnectionLost
-from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX, Limits
+from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, NAME_CHARS_MAX, SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX, Limits
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import Role
@@ -96,6 +98,11 @@ class Worker:
             raise ValueError(f"drain_s is a number of seconds, not {self.drain_s}")
         if not 0 <= self.session_grace_s <= SESSION_GRACE_S_MAX:
             raise ValueError(f"session_grace_s is 0 to {SESSION_GRACE_S_MAX:g} seconds, not {self.session_grace_s}")
+        try:
+            msgspec.convert(self.name, schemas.Name)
+        except msgspec.ValidationError:
+            rule = f"text of 1 to {NAME_CHARS_MAX} characters, no control characters or line ends among them"
+            raise ValueError(f"name is {rule}, not {self.name!r}") from None
         Session(Role.WORKER, self._hello(""), self._limits)
         _check_labels(self._labels)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.codes import Code, JobState, PacketType
+from reasonchip_broker.protocol.codes import Code, JobState, PacketType, Role
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
 from .scenes import assert_nothing_is_left, chunks, driven, inside, kinds, outcome, ran, results, session
@@ -134,6 +134,18 @@ def test_a_worker_names_a_parent_that_it_holds_or_is_not_allowed() -> None:
     driver.result(worker, parent)
     driver.run(worker, "child", parent=parent)
     assert worker.take_reply()[0] is Code.NOT_ALLOWED
+
+
+def test_a_client_at_the_address_for_workers_is_told_so() -> None:
+    driver = driven()
+    stray = driver.connect(Role.WORKER)
+    driver.greet(stray)
+    driver.run(stray, "p")
+    code, sentence = stray.take_reply()
+    assert (code, sentence) == (
+        Code.NOT_ALLOWED,
+        "this is the address for workers, and it takes no jobs: clients have another one",
+    )
 
 
 def test_a_client_names_any_job_of_its_principal_that_lives() -> None:

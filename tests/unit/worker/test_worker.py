@@ -40,7 +40,8 @@ def test_what_no_broker_would_take_is_refused_when_the_worker_is_made() -> None:
     for options, message in (
         ({"capacity": 0}, "capacity is 1 to 10000, not 0"),
         ({"capacity": 10_001}, "capacity is 1 to 10000, not 10001"),
-        ({"name": "two\nlines"}, "HELLO"),
+        ({"name": "two\nlines"}, r"name is text of 1 to 255 characters, .*not 'two\\nlines'"),
+        ({"name": ""}, "name is text of 1 to 255 characters, .*not ''"),
         ({"token": "x" * 5000}, "is the token too long"),
         ({"labels": {"zone": "\x1b[31m"}}, "labels"),
         ({"drain_s": -1}, "drain_s"),

@@ -91,11 +91,14 @@ class BrokerProcess:
         return {bytes.fromhex(cookie): Moment(*moment) for cookie, moment in (await self._ask(b"losses")).items()}
 
     async def becomes(self, holds: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
-        """Ask until something holds."""
-        async with asyncio.timeout(ANSWER_S):
-            while not holds(state := await self.state()):
-                pass
-        assert holds(state), what
+        """Ask until something holds. Raises AssertionError, with `what` and what was said last, if it does not come to hold."""
+        state: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while not holds(state := await self.state()):
+                    pass
+        except TimeoutError:
+            raise AssertionError(f"within {ANSWER_S:g} s, {what}: {state}") from None
         return state
 
     async def client(self) -> RawClient:
@@ -177,14 +180,18 @@ async def broker_process(
 class TinyPeer:
     """A process that does what its orders say, tells when it has done them, and waits to be killed."""
 
-    def __init__(self, reached: asyncio.Future[int]) -> None:
+    def __init__(self, reached: asyncio.Future[int], orders: Sequence[str]) -> None:
         self._reached = reached
+        self._orders = " ".join(order[:40] for order in orders)
         self._pidfd = -1
 
     async def reached(self) -> None:
         """Wait until it has done everything that it was told to."""
-        pid = await asyncio.wait_for(self._reached, ANSWER_S)
-        assert pid, "a tiny peer could not do what it was told to"
+        try:
+            pid = await asyncio.wait_for(self._reached, ANSWER_S)
+        except TimeoutError:
+            raise AssertionError(f"within {ANSWER_S:g} s, a tiny peer had not done all of {self._orders}") from None
+        assert pid, f"a tiny peer could not do {self._orders}"
 
     def kill(self) -> None:
         """kill -9, once it has reached what it was told to."""
@@ -216,7 +223,7 @@ class Nursery:
         number = len(self._reached)
         reached = self._reached[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(f"{number} {url} {' '.join(orders)}\n".encode())
-        return TinyPeer(reached)
+        return TinyPeer(reached, orders)
 
     async def listen(self) -> None:
         """Hear, as long as it lives, who has reached what it was told to."""
@@ -286,8 +293,11 @@ class PeerProcess:
     async def says(self) -> Any:
         """What it says next."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(ANSWER_S):
-            line = await self._process.stdout.readline()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise AssertionError(f"a peer's process said nothing for {ANSWER_S:g} s") from None
         assert line, f"a peer's process ended with {await self._process.wait()}"
         return json.loads(line)
 

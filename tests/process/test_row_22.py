@@ -1,6 +1,7 @@
 """Row 22 of failures.md: the broker is killed and started again, and 5,000 clients come back at once."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -59,10 +60,14 @@ async def test_row_22_five_thousand_clients_are_back_within_ten_seconds(
 
 
 async def test_row_22_our_own_clients_are_back_within_ten_seconds_and_not_all_at_once(
-    record_property: Callable[[str, object], None],
+    record_property: Callable[[str, object], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each with a job that it has to have: what the old broker had taken is BrokerWentAway, and the next one is done."""
+    """Each with a job that it has to have: what the old broker had taken is BrokerWentAway, and the next one is done.
+
+    That they don't come all at once is seen by the pauses that each says it makes: drawn from all that is possible, no two are alike.
+    """
     async with AsyncExitStack() as stack:
+        caplog.set_level(logging.INFO, "reasonchip_broker.client")
         old = await stack.enter_async_context(broker_process(clients=own_address(), workers=own_address()))
         worker = await old.worker(OWN_CLIENTS, "held", works=kept)
         clients = [await stack.enter_async_context(Client(old.clients[0])) for _ in range(OWN_CLIENTS)]
@@ -79,6 +84,9 @@ async def test_row_22_our_own_clients_are_back_within_ten_seconds_and_not_all_at
         assert all(isinstance(outcome, BrokerWentAway) and outcome.may_have_run for outcome in outcomes), Counter(
             map(repr, outcomes)
         )
+        pauses = [record.args[1] for record in caplog.records if isinstance(record.args, tuple) and len(record.args) == 3]
+        assert len(pauses) >= OWN_CLIENTS
+        assert len(set(pauses)) == len(pauses), "clients that lost one broker at one moment make the same pauses"
         record_property("back_s", round(back_s, 2))
         record_property("spread_s", round(times[-1] - times[0], 2))
         assert back_s <= BACK_S

@@ -46,7 +46,9 @@ async def test_row_1_jobs_of_a_killed_worker_are_begun_again_as_long_as_attempts
                 codes[attempts, Code(outcome.code)] += 1
                 history = [] if outcome.code == Code.OK else schemas.failure(outcome.payload).hist
                 ended = {1: [], 3: [(1, "WORKER_WENT_AWAY"), (2, "WORKER_WENT_AWAY"), (3, "WORKER_WENT_AWAY")], 5: []}
-                assert [(record.attempt, record.end) for record in history] == ended[attempts]
+                assert [(record.attempt, record.end) for record in history] == ended[attempts], (
+                    f"of {attempts} attempts, it ended with {Code(outcome.code).name}"
+                )
             assert Counter(frame[4] for frame in last.frames if frame[0] == PacketType.RUN) == {VICTIMS + 1: JOBS}
             last.live.abort()
         total = ROUNDS * JOBS
@@ -113,11 +115,13 @@ async def test_row_2_the_jobs_of_a_killed_client_do_as_their_policy_says() -> No
         for pipeline in ("held", "unserved"):
             for cookie in jobs["attached", pipeline]:
                 other.send(packets.attach(cookie, number=1))
+        await other.ping()
         cancelled = {policy: {*jobs[policy, "held"]} for policy in ("cancel", "grace")}
         await worker.until(lambda: worker.cancelled >= cancelled["cancel"] | cancelled["grace"], "not all were cancelled")
         assert worker.cancelled == cancelled["cancel"] | cancelled["grace"]
         state = await broker.becomes(lambda state: state["jobs"] == 4 * CLIENTS, "other jobs are left than should be")
         assert state["connections"] == 2
+        assert state["timers"] < CLIENTS, "the end of a grace is still waited for, though somebody has attached before"
         for frame in worker.held[:]:
             worker.finish(frame)
         late = await broker.worker(1000, "unserved")

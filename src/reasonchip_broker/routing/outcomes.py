@@ -176,7 +176,6 @@ class Outcomes:
         else:
             owner = first.owner
             self._spend(first, min(first.size, first.spent + max(1, self.count - self._jobs_max)))
-            self._watch()
             self._pass_over(owner)
 
     def _watch(self) -> None:

@@ -34,6 +34,8 @@ def test_credit_makes_room_for_as_much_as_was_credited_oldest_first() -> None:
     assert (allowance.credit(1), allowance.credited, allowance.under_way) == (1, 1, 1)
     assert (allowance.admits(6), allowance.admits(7)) == (True, False)
     assert (allowance.credit(2), allowance.credited, allowance.under_way) == (1, 2, 0)
+    allowance.take(6)
+    assert (allowance.admits(4), allowance.admits(5)) == (True, False)
 
 
 def test_what_came_beyond_it_counts_until_it_is_credited() -> None:

@@ -129,6 +129,7 @@ BREAKS: dict[str, tuple[str, Callable[[Dispatcher, dict[str, bytes]], object]]] 
     "a resting slot": ("resting slots are miscounted", lambda d, c: put(worker_of(d).pool, resting=1)),
     "a class that has lost its pools": ("lacks a pool", lambda d, c: d.routes[c["runs"]].kind.pools.clear()),
     "outcomes that are miscounted": ("7 outcomes of", lambda d, c: put(d.outcomes, count=7)),
+    "outcomes whose bytes are miscounted": ("outcomes of 7 bytes", lambda d, c: put(d.outcomes, bytes=7)),
     "jobs that are miscounted": ("a table that counts 7 and", lambda d, c: put(d.routes, routes=7)),
     "marks that are miscounted": ("a table that counts", lambda d, c: put(d.routes, spent=7)),
     "RESULTs that are not awaited": (

@@ -124,6 +124,20 @@ def test_a_client_that_never_acknowledges_drives_out_its_own_outcomes_only(detac
     assert [fetched(driver, other, cookie) for cookie in cookies] == [Code.OUTCOME_GONE] * 2 + [Code.OK] * 3
 
 
+def test_so_does_one_whose_outcomes_are_kept_one_by_one() -> None:
+    driver = driven(client_outcomes_max=3)
+    client, worker = driver.client(), driver.worker()
+    cookies = done(driver, client, worker, 0)
+    for _ in range(5):
+        cookies.append(driver.run(client))
+        driver.fail(worker, cookies[-1], Code.EXCEPTION)
+    assert inside(driver).outcomes.count == 3
+    driver.ack(client, 3)
+    assert inside(driver).outcomes.count == 2
+    other = driver.client()
+    assert [fetched(driver, other, cookie) for cookie in cookies] == [Code.OUTCOME_GONE] * 3 + [Code.OK] * 2
+
+
 @pytest.mark.parametrize("detach", [False, True])
 def test_a_client_keeps_so_many_bytes_of_its_own_outcomes(detach: bool) -> None:
     driver = driven(client_outcomes_bytes_max=2_500)
@@ -363,11 +377,15 @@ def test_a_hundred_thousand_outcomes_are_not_forgotten_in_one_step() -> None:
     assert 1_500 - SIZE_MAX < left[0] <= 1_500
 
 
-def test_one_frame_larger_than_all_that_may_be_kept_reaches_its_client() -> None:
-    driver = driven(outcomes_bytes_max=1_000)
+@pytest.mark.parametrize("code", [Code.OK, Code.EXCEPTION])
+def test_one_frame_larger_than_all_that_may_be_kept_reaches_its_client_and_leaves_its_cookie_for_a_while(code: Code) -> None:
+    driver = driven(outcomes_bytes_max=1_000, retention_s=10.0)
     client, worker = driver.client(), driver.worker()
     cookie = driver.run(client)
-    driver.send(worker, packets.result(cookie, 1, bytes(HUGE), "bytes"))
-    assert results(client) == [(cookie, Code.OK)]
+    ok, failed = packets.result(cookie, 1, bytes(HUGE), "bytes"), packets.failed(cookie, 1, code, HUGE * "x")
+    driver.send(worker, ok if code is Code.OK else failed)
+    assert results(client) == [(cookie, code)]
     assert inside(driver).outcomes.bytes == 0
     assert fetched(driver, client, cookie) is Code.OUTCOME_GONE
+    driver.advance(25.0)
+    assert fetched(driver, client, cookie) is Code.COOKIE_NOT_FOUND

@@ -101,6 +101,31 @@ def test_a_client_at_its_limit_is_refused_the_next_job() -> None:
     assert client.take_reply()[0] == Code.OVERLOADED
 
 
+def test_a_client_at_its_limit_is_refused_the_next_job_also_after_a_frame_that_is_none() -> None:
+    driver = SwitchboardDriver(Limits(client_jobs_max=3))
+    learned(driver)
+    client, worker = driver.client(), driver.worker(10)
+    cookies = [bytes([letter]) * 16 for letter in b"abcd"]
+    driver.send(client, run(cookie=cookies[0]), packets.ping(3), *(run(cookie=cookie) for cookie in cookies[1:]))
+    assert [packet.cookie for packet in worker.take()] == cookies[:3]
+    assert [(packet.kind, packet.cookie) for packet in client.take()] == [
+        (PacketType.PONG, NO_COOKIE),
+        (PacketType.REPLY, cookies[3]),
+    ]
+
+
+def test_results_reach_a_client_in_their_order_whichever_way_each_goes() -> None:
+    driver = SwitchboardDriver()
+    learned(driver)
+    client, worker = driver.client(), driver.worker(3)
+    cookies = [bytes([letter]) * 16 for letter in b"abc"]
+    driver.send(client, *(run(cookie=cookie) for cookie in cookies))
+    answers = [packets.result(cookie, 1, b"2", ENCODING_BYTES) for cookie in cookies]
+    answers[1] = packets.failed(cookies[1], 1, Code.EXCEPTION, "why")
+    driver.send(worker, *answers)
+    assert client.unread == answers
+
+
 def test_the_result_of_a_plain_job_for_a_client_that_has_gone_is_counted_as_unheard() -> None:
     driver = SwitchboardDriver()
     learned(driver)

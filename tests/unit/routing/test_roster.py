@@ -12,6 +12,7 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.roster import Pool, Roster, Worker, choose
+from reasonchip_broker.routing.roster import take as take_any
 from tests.unit.routing.making import make_pool, make_worker
 
 # What is served
@@ -48,6 +49,18 @@ def take(pool: Pool) -> Worker | None:
     return worker
 
 
+def take_at_once(pool: Pool) -> Worker | None:
+    """The same, as the hot path does it."""
+    worker = pool.take()
+    if worker is not None:
+        hold(worker)
+    return worker
+
+
+TAKES = pytest.mark.parametrize("take", [take, take_at_once])
+Take = Callable[[Pool], Worker | None]
+
+
 def hold(worker: Worker) -> None:
     """What the dispatcher does beside: the job on the slot."""
     cookie = len(worker.assignments).to_bytes(16, "big")
@@ -66,7 +79,8 @@ def test_an_empty_pool_has_no_worker_to_offer() -> None:
     assert (pool.least_loaded(), pool.free) == (None, 0)
 
 
-def test_workers_take_turns_until_all_slots_are_taken() -> None:
+@TAKES
+def test_workers_take_turns_until_all_slots_are_taken(take: Take) -> None:
     pool = make_pool(Roster())
     first, second = make_worker(pool, 2), make_worker(pool, 2)
     assert [take(pool) for _ in range(5)] == [first, second, first, second, None]
@@ -122,8 +136,9 @@ def test_a_worker_that_is_gone_is_gone_from_the_queue() -> None:
     pool.invariants()
 
 
+@TAKES
 @pytest.mark.parametrize("capacity", [1, 63, 64, 65, 10_000])
-def test_every_slot_of_a_worker_can_be_taken_and_given_back(capacity: int) -> None:
+def test_every_slot_of_a_worker_can_be_taken_and_given_back(capacity: int, take: Take) -> None:
     pool = make_pool(Roster())
     worker = make_worker(pool, capacity)
     for _ in range(capacity):
@@ -135,8 +150,9 @@ def test_every_slot_of_a_worker_can_be_taken_and_given_back(capacity: int) -> No
     pool.invariants()
 
 
+@TAKES
 @pytest.mark.parametrize("seed", range(5))
-def test_the_next_is_always_among_the_least_loaded_and_never_the_last_to_come_back(seed: int) -> None:
+def test_the_next_is_always_among_the_least_loaded_and_never_the_last_to_come_back(seed: int, take: Take) -> None:
     random = Random(seed)
     pool = make_pool(Roster())
     workers = [make_worker(pool, random.choice((1, 2, 5, 64, 100))) for _ in range(12)]
@@ -160,6 +176,37 @@ def test_the_next_is_always_among_the_least_loaded_and_never_the_last_to_come_ba
             workers[workers.index(worker)] = make_worker(pool, random.choice((1, 3, 70)))
         pool.invariants()
         assert pool.free == sum(other.capacity - other.busy for other in workers if other.available)
+
+
+def _rise_and_fall(pool: Pool) -> None:
+    for _ in pool.workers:
+        take(pool)
+    for worker in pool.workers:
+        give_back(worker)
+
+
+def _come_and_go(pool: Pool) -> None:
+    for worker in pool.workers:
+        pool.place(worker)
+
+
+@pytest.mark.parametrize("moves", [_rise_and_fall, _come_and_go])
+def test_places_that_workers_have_left_do_not_pile_up_in_the_queues(moves: Callable[[Pool], None]) -> None:
+    pool = make_pool(Roster())
+    for _ in range(3):
+        make_worker(pool, 2)
+    for _ in range(500):
+        moves(pool)
+    assert max(len(queue or ()) for queue in pool._levels) < 100
+    pool.invariants()
+
+
+def test_a_slot_of_several_pools_is_that_of_the_worker_that_choose_chooses() -> None:
+    roster = Roster()
+    pools = [make_pool(roster, name) for name in ("a", "b")]
+    first, second = [make_worker(pool, 1) for pool in pools]
+    assert [take_any(pools), take_any(pools), take_any(pools)] == [first, second, None]
+    assert (first.busy, second.busy) == (1, 1)
 
 
 def test_choose_takes_the_least_loaded_of_several_pools() -> None:
@@ -195,6 +242,7 @@ def test_a_pool_is_forgotten_only_without_workers() -> None:
     pool.remove(worker)
     roster.discard(pool)
     assert roster.pool_for(Dialect.BINARY, ["*"])[1]
+    assert not any(pool._levels), "nothing in it leads to a worker any more, which leads back to it"
 
 
 # Invariants

@@ -117,12 +117,18 @@ def test_who_asks_for_one_job_of_a_pack_finds_it_and_the_others_by_themselves() 
     assert [table.spent_by(cookie) for cookie in cookies[:3]] == [("p", Code.OK), ("p", Code.OK), None]
     assert (table.routes, table.spent) == (10, 2)
     table.invariants()
+    for _ in range(2 * SPENT_SHARDS + 2 * SPENT_SHARDS // AGES):
+        table.age()
+    assert (table.routes, table.spent) == (10, 0), "what it had shrunk to lasts no longer than other marks"
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 20])
-def test_a_pack_that_is_spent_is_the_mark_of_its_cookies(size: int) -> None:
+@pytest.mark.parametrize("begin", [0, 37, 250])
+def test_a_pack_that_is_spent_is_the_mark_of_its_cookies_for_as_long_as_any_mark(begin: int, size: int) -> None:
     table = RouteTable(100)
-    cookies = [cookie_of(number, number) for number in range(size)]
+    for _ in range(begin):
+        table.age()
+    cookies = [cookie_of(number, 255 - 13 * number) for number in range(size)]
     pack = packed(table, cookies)
     before = pack.bytes
     assert table.spend_pack(pack, size) == before
@@ -130,7 +136,10 @@ def test_a_pack_that_is_spent_is_the_mark_of_its_cookies(size: int) -> None:
     assert [table.spent_by(cookie) for cookie in cookies] == [("p", Code.OK)] * size
     assert (table.routes, table.spent, pack.state) == (0, size, RouteState.FORGOTTEN)
     table.invariants()
-    for _ in range(3 * SPENT_SHARDS):
+    for _ in range(SPENT_SHARDS):
+        table.age()
+    assert [table.spent_by(cookie) for cookie in cookies] == [("p", Code.OK)] * size
+    for _ in range(SPENT_SHARDS + 2 * SPENT_SHARDS // AGES):
         table.age()
     assert not any(table.shards)
     assert table.spent == 0

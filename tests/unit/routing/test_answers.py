@@ -34,6 +34,15 @@ def test_a_reply_carries_the_requests_type_cookie_and_number() -> None:
     assert schemas.reply_meta(packet.meta) == schemas.ReplyMeta(to=PacketType.RUN, msg="why", retry=9)
 
 
+def test_a_reply_that_is_about_no_job_and_no_number_says_neither() -> None:
+    effects = Effects()
+    Answers(effects, RouteTable(1)).reply(make_peer(), PacketType.ACK, Code.BAD_PACKET, "why")
+    ((_, frame),) = effects.take_sends()
+    packet = decode(frame)
+    assert (packet.cookie, packet.number) == (NO_COOKIE, 0)
+    assert schemas.reply_meta(packet.meta) == schemas.ReplyMeta(to=PacketType.ACK, msg="why")
+
+
 def test_who_has_gone_is_told_nothing() -> None:
     peer = make_peer()
     peer.state = PeerState.GONE

@@ -28,6 +28,10 @@ def test_an_assignment_takes_the_steps_of_its_table_and_no_others(before: Assign
         assert made.state is before
 
 
+def test_no_two_states_are_the_same() -> None:
+    assert list(AssignmentState) == list(AssignmentState.__members__.values())
+
+
 def test_the_packed_table_says_what_the_table_says() -> None:
     pairs = product(AssignmentState, AssignmentState)
     assert {(before << 4) | after for before, after in pairs if after in TRANSITIONS[before]} == LEGAL

@@ -169,6 +169,18 @@ def test_classes_know_pools_that_come_later_and_forget_those_that_leave() -> Non
     assert kind.pools == []
 
 
+def test_a_class_that_was_forgotten_is_taken_up_again_with_the_pools_of_today() -> None:
+    line = Line()
+    kind = line.backlog.class_of("a", False)
+    for number in range(PIPELINES_KNOWN_MAX):
+        line.backlog.class_of(str(number), False)
+    pool = line.pool("a")
+    assert kind.pools == []
+    assert line.backlog.current(kind) is kind
+    assert (kind.pools, line.backlog.class_of("a", False)) == ([pool], kind)
+    assert line.backlog.current(kind) is kind
+
+
 def test_idle_classes_are_forgotten_beyond_a_bound_and_busy_ones_are_not() -> None:
     line = Line()
     pool = line.pool("busy*")

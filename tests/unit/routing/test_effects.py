@@ -21,6 +21,14 @@ def peer(link: object) -> Peer:
     return Peer(link, b"i" * 16, Role.CLIENT, Dialect.BINARY, "", True)
 
 
+def test_what_is_rare_says_what_it_is_about() -> None:
+    close, outcome = RARE["closes"], RARE["outcomes"]
+    assert isinstance(close, Close)
+    assert isinstance(outcome, Outcome)
+    assert (close.link, close.reason, close.sentence) == ("link", CloseReason.NORMAL, "bye")
+    assert (outcome.cookie, outcome.frame) == (b"k" * 16, b"")
+
+
 def test_new_effects_are_none_and_observe_nothing() -> None:
     effects = Effects()
     assert (effects.recipients, effects.rare) == ([], False)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.codes import Code, JobState, PacketType, Role
+from reasonchip_broker.protocol.codes import Code, Dialect, JobState, PacketType, Role
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
 from .scenes import assert_nothing_is_left, chunks, driven, inside, kinds, outcome, ran, results, session
@@ -330,6 +330,11 @@ def scene(driver: SwitchboardDriver) -> None:
     driver.disconnect(operator)
     driver.disconnect(worker)
     driver.advance(30.0)
+    rests = driver.worker(3, dialect=Dialect.JSON)
+    driver.result(rests, driver.run(looker, left_ms=1_000))
+    driver.run(looker, left_ms=1_000)
+    driver.advance(2.0)
+    driver.disconnect(rests)
     driver.drain()
     driver.disconnect(looker)
     driver.advance(2_000.0)

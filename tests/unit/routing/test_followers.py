@@ -227,6 +227,8 @@ def test_a_run_sent_again_with_its_nonce_takes_its_job_over(follow: bool) -> Non
     driver.result(worker, cookie)
     assert results(back) == [(cookie, Code.OK)]
     assert worker.take_kinds(PacketType.RUN) == []
+    driver.ack(back, 1)
+    assert inside(driver).outcomes.count == 0, "the word of who took it over counts"
 
 
 def test_a_job_that_waits_is_answered_as_queued_and_one_that_is_over_by_its_result() -> None:

@@ -88,17 +88,18 @@ def test_the_silence_of_a_congested_peer_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late_s", "is_pause"), [(0.0, False), (LATE_S, False), (LATE_S + 0.1, True), (3600.0, True), (float("-inf"), False)]
+    ("late_s", "is_pause"), [(0.0, False), (LATE_S, False), (LATE_S + 0.25, True), (3600.0, True), (float("-inf"), False)]
 )
 def test_all_leases_begin_anew_after_a_pause_and_only_after_one(late_s: float, is_pause: bool) -> None:
     watch = Watch()
     peer = watch.begin()
-    watch.leases.woken(200.0 - late_s, 200.0)
+    assert watch.leases.woken(200.0 - late_s, 200.0) == (late_s if is_pause else 0.0), "for how long the broker stood still"
     assert watch.look(peer, 200.0)[0] == (None if is_pause else 100.0)
 
 
-def test_where_leases_are_short_a_short_pause_is_one() -> None:
+@pytest.mark.parametrize(("late_s", "is_pause"), [(0.09, False), (0.15, True)])
+def test_where_leases_are_short_a_pause_of_half_the_time_after_a_heartbeat_is_one(late_s: float, is_pause: bool) -> None:
     watch = Watch(0.1, 0.3)
     peer = watch.begin()
-    watch.leases.woken(100.2, 100.35)
-    assert watch.look(peer, 100.35)[0] is None
+    watch.leases.woken(100.35 - late_s, 100.35)
+    assert (watch.look(peer, 100.35)[0] is None) == is_pause

@@ -124,13 +124,17 @@ def test_a_client_that_never_acknowledges_drives_out_its_own_outcomes_only(detac
     assert [fetched(driver, other, cookie) for cookie in cookies] == [Code.OUTCOME_GONE] * 2 + [Code.OK] * 3
 
 
-def test_so_does_one_whose_outcomes_are_kept_one_by_one() -> None:
+@pytest.mark.parametrize("by", ["a worker", "the broker"])
+def test_so_does_one_whose_outcomes_are_kept_one_by_one(by: str) -> None:
     driver = driven(client_outcomes_max=3)
-    client, worker = driver.client(), driver.worker()
-    cookies = done(driver, client, worker, 0)
+    client, worker = driver.client(), driver.worker(1, ("p",) if by == "a worker" else ("q",))
+    cookies = []
     for _ in range(5):
         cookies.append(driver.run(client))
-        driver.fail(worker, cookies[-1], Code.EXCEPTION)
+        if by == "a worker":
+            driver.fail(worker, cookies[-1], Code.EXCEPTION)
+        else:
+            driver.cancel(client, cookies[-1])
     assert inside(driver).outcomes.count == 3
     driver.ack(client, 3)
     assert inside(driver).outcomes.count == 2

@@ -10,6 +10,13 @@ def test_a_new_peer_has_said_nothing_and_has_nothing() -> None:
     assert (peer.link, peer.id, peer.role, peer.dialect) == (link, b"i" * 16, Role.WORKER, Dialect.JSON)
     assert (peer.principal, peer.queues, peer.state) == (ANONYMOUS, False, PeerState.GREETING)
     assert (peer.unfinished, peer.worker, peer.timer, peer.congested, peer.name) == (0, None, None, False, "")
+    assert (peer.leaving, peer.process, peer.grace_s, peer.results, peer.ties) == (False, b"", 0, 0, None)
+    assert (peer.unacknowledged, peer.awaited, peer.pack, peer.last_pack) == (None, 0, None, None)
+    assert (peer.unheard, peer.acknowledged, peer.kept_bytes, peer.sends) == (None, 0, 0, [])
+
+
+def test_no_two_states_of_a_peer_are_the_same() -> None:
+    assert list(PeerState) == list(PeerState.__members__.values())
 
 
 def test_peers_share_no_table() -> None:

@@ -24,6 +24,10 @@ def test_a_route_takes_the_steps_of_its_table_and_no_others(before: RouteState, 
         assert route.state is before
 
 
+def test_no_two_states_are_the_same() -> None:
+    assert list(RouteState) == list(RouteState.__members__.values())
+
+
 def test_the_packed_table_says_what_the_table_says() -> None:
     assert {(before << 4) | after for before, after in product(RouteState, RouteState) if after in TRANSITIONS[before]} == LEGAL
 

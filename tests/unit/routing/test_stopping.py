@@ -45,6 +45,7 @@ def test_a_job_that_waits_never_runs_and_its_result_comes_before_the_reply() -> 
 def test_the_worker_is_asked_then_told_then_the_job_is_given_up() -> None:
     driver, client, worker, cookie = running()
     driver.cancel(client, cookie, why="no")
+    assert driver.switchboard.counters.cancelled == 1
     assert told(worker) == [(False, "no")]
     driver.advance(4.1)
     assert told(worker) == [(True, "the cancel grace is over")]

@@ -462,19 +462,3 @@ class ServeProcess:
         self._process.wait(ANSWER_S)
         assert self._process.stdout is not None
         self._process.stdout.close()
-
-
-ECHOES = 300
-
-
-async def p99_of(client: RawClient) -> float:
-    """The p99 of a job's round trip, in seconds."""
-    loop = asyncio.get_running_loop()
-    taken = []
-    for _ in range(ECHOES):
-        began = loop.time()
-        await client.echo()
-        taken.append(loop.time() - began)
-    client.frames.clear()
-    client.heard.clear()
-    return percentile(taken, 0.99)

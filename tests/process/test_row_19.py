@@ -9,7 +9,8 @@ from reasonchip_broker.limits import KIB, MIB, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import ENCODING_BYTES, Code, PacketType
 from reasonchip_broker.protocol.frames import Frame
-from tests.process.rows import BrokerProcess, broker_process, p99_of, percentile
+from tests.process.rows import BrokerProcess, broker_process, percentile
+from tests.process.side_by_side import p99_ratios
 from tests.raw_peers import RawClient
 
 pytestmark = pytest.mark.process
@@ -43,19 +44,13 @@ async def test_row_19_a_peer_that_never_reads_does_not_slow_anybody_down(
         large_worker = await broker.worker(100, "large", works=large)
         await broker.worker(4)
         client = await broker.client()
-        ratios = []
-        for pair in range(PAIRS):
-            p99 = {}
-            for is_stuck in (True, False) if pair % 2 else (False, True):
-                stuck = await stuck_client(broker, 300) if is_stuck else None
-                large_worker.frames.clear()
-                await p99_of(client)  # what the flood before it has stirred up is not to be measured
-                p99[is_stuck] = await p99_of(client)
-                if stuck is not None:
-                    assert not stuck.is_lost, "it was ended before it was measured"
-                    stuck.live.abort()
-                    await broker.becomes(lambda state: state["connections"] == 3, "the stuck client is still there")
-            ratios.append(p99[True] / p99[False])
+
+        async def stuck() -> RawClient:
+            client = await stuck_client(broker, 300)
+            large_worker.frames.clear()
+            return client
+
+        ratios = await p99_ratios(broker, client, PAIRS, stuck)
         record_property("median p99 ratio", round(percentile(ratios, 0.5), 3))
         assert sum(ratio > 1.1 for ratio in ratios) < SURE, f"p99 ratios with and without: {sorted(ratios)}"
 

@@ -9,7 +9,8 @@ import pytest
 from reasonchip_broker.limits import KIB, MIB, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Code
-from tests.process.rows import BrokerProcess, broker_process, lasts, p99_of, percentile
+from tests.process.rows import BrokerProcess, broker_process, lasts, percentile
+from tests.process.side_by_side import p99_ratios
 from tests.process.streams import Reader, Streamer
 from tests.raw_peers import connect
 
@@ -65,7 +66,7 @@ async def stop_reading(stream_bytes: int, stopped_s: float, limits: Limits, reco
         record_property("grown MiB, of three", round(grown_mib, 1))
         # For each that does not read, and the one that does. By the limits' own word it could be an outbox of 32 MiB, but what goes to
         # one who takes nothing waits in the ring, and no more than the mark is ever handed over.
-        assert grown_mib * MIB <= 4 * (limits.outbox_bytes_mark + limits.ring_bytes_max)
+        assert grown_mib * MIB <= 4 * (limits.outbox_bytes_mark + limits.ring_bytes_max), "what nobody takes piles up"
         assert (reads.taken[flowing], reads.missing, reads.faults) == (chunks, {}, [])
         assert takes_none.taken[held] == limits.credit_frames
         assert held not in takes_none.results
@@ -112,18 +113,7 @@ async def compare(pairs: int, sure: int, record_property: Property, *, flows: bo
         reads, client = await reader_of(broker), await broker.client()
         if flows:
             reads.stream(1 << 30, CHUNK_BYTES)
-        ratios = []
-        for pair in range(pairs):
-            p99 = {}
-            for is_stopped in (True, False) if pair % 2 else (False, True):
-                stopped = await stopped_reader(broker) if is_stopped else None
-                await p99_of(client)  # what its coming has stirred up is not to be measured
-                p99[is_stopped] = await p99_of(client)
-                if stopped is not None:
-                    assert not stopped.is_lost, "it was let go before it was measured"
-                    stopped.live.abort()
-                    await broker.becomes(lambda state: state["connections"] == 4, "the stopped reader is still there")
-            ratios.append(p99[True] / p99[False])
+        ratios = await p99_ratios(broker, client, pairs, lambda: stopped_reader(broker))
         record_property("median p99 ratio", round(percentile(ratios, 0.5), 3))
         assert not reads.faults
         assert sum(ratio > 1.1 for ratio in ratios) < sure, f"p99 ratios with and without: {sorted(ratios)}"

@@ -148,17 +148,30 @@ def large(frame: Frame) -> bytes:
     return packets.result(frame[1], frame[4], bytes(64 * KIB), ENCODING_BYTES)
 
 
+async def swamped(serve: ServeProcess) -> tuple[RawWorker, RawClient, list[bytes]]:
+    """A worker, and a client for which 20 MB of outcomes wait, of which it reads nothing; and its jobs."""
+    worker = await connect(serve.workers, RawWorker(large))
+    await worker.register(100, "large")
+    client = await connect(serve.clients, RawClient())
+    await client.hello()
+    client.live.pause_reading()
+    cookies = client.run_all("large", 300)
+    await attentive.until(lambda: len(worker.frames) >= 302, "the jobs did not come", 20.0)
+    return worker, client, cookies
+
+
+async def bystander(serve: ServeProcess) -> RawClient:
+    """A client that is welcome, and has no jobs."""
+    client = await connect(serve.clients, RawClient())
+    await client.hello()
+    return client
+
+
 async def test_row_6_a_client_that_takes_its_time_receives_every_outcome_before_the_broker_ends(tmp_path: Path) -> None:
-    """20 MB of them wait for it when the broker has nothing else left to do; it looks away for a while, then reads on."""
+    """The broker has nothing else left to do; it looks away for a while, then reads on."""
     async with served(tmp_path) as serve:
-        worker = await connect(serve.workers, RawWorker(large))
-        await worker.register(100, "large")
-        client, other = await connect(serve.clients, RawClient()), await connect(serve.clients, RawClient())
-        await client.hello()
-        await other.hello()
-        client.live.pause_reading()
-        cookies = client.run_all("large", 300)
-        await attentive.until(lambda: len(worker.frames) >= 302, "the jobs did not come", 20.0)
+        other = await bystander(serve)
+        worker, client, cookies = await swamped(serve)
         await worker.ping()
         serve.terminate()
         await is_lost(other)
@@ -172,27 +185,15 @@ async def test_row_6_a_client_that_takes_its_time_receives_every_outcome_before_
 
 async def test_row_6_a_client_that_never_reads_again_keeps_the_broker_no_longer_than_the_write_deadline(tmp_path: Path) -> None:
     async with served(tmp_path, "--limit", "write_deadline_s=1") as serve:
-        worker = await connect(serve.workers, RawWorker(large))
-        await worker.register(100, "large")
-        client = await connect(serve.clients, RawClient())
-        await client.hello()
-        client.live.pause_reading()
-        client.run_all("large", 300)
-        await attentive.until(lambda: len(worker.frames) >= 302, "the jobs did not come", 20.0)
+        await swamped(serve)
         serve.terminate()
         assert await asyncio.to_thread(serve.ended) == 0
 
 
 async def test_row_6_a_second_signal_waits_for_nobody_who_takes_nothing(tmp_path: Path) -> None:
     async with served(tmp_path, "--limit", "write_deadline_s=600", "--limit", "drain_s=600", "--log-level", "error") as serve:
-        worker = await connect(serve.workers, RawWorker(large))
-        await worker.register(100, "large")
-        client, other = await connect(serve.clients, RawClient()), await connect(serve.clients, RawClient())
-        await client.hello()
-        await other.hello()
-        client.live.pause_reading()
-        client.run_all("large", 300)
-        await attentive.until(lambda: len(worker.frames) >= 302, "the jobs did not come", 20.0)
+        other = await bystander(serve)
+        await swamped(serve)
         serve.terminate()
         await is_lost(other)
         serve.terminate()

@@ -4,8 +4,8 @@ import click
 
 from reasonchip_broker.cli import loop
 from reasonchip_broker.cli.command import Command, broker_option, json_option
-from reasonchip_broker.cli.exits import Exit, Fault
-from reasonchip_broker.cli.outcome import code_name
+from reasonchip_broker.cli.exits import Exit
+from reasonchip_broker.cli.outcome import code_name, request_refused
 from reasonchip_broker.cli.output import emit, emit_json
 from reasonchip_broker.client import Client
 from reasonchip_broker.errors import RequestRefused
@@ -36,11 +36,8 @@ def command(worker: str, broker: str, as_json: bool) -> Exit:
     try:
         loop.run(_drain(broker, worker))
     except RequestRefused as error:
-        name = code_name(error.code)
-        if not as_json:
-            raise Fault(f"worker {worker} was not drained ({name}): {error}", Exit.REFUSED) from error
-        emit_json({"worker": worker, "refused": name, "message": str(error)})
-        return Exit.REFUSED
+        sentence = f"worker {worker} was not drained ({code_name(error.code)}): {error}"
+        return request_refused(error, sentence, as_json=as_json, worker=worker)
     if as_json:
         emit_json({"worker": worker, "answer": "OK"})
     else:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from reasonchip_broker.cli.exits import Exit, code_of
+from reasonchip_broker.cli.exits import Exit, Fault, code_of
 from reasonchip_broker.cli.output import emit, emit_json, json_text, note, note_lines
 from reasonchip_broker.cli.text import duration, printable_lines
 from reasonchip_broker.errors import (
@@ -60,6 +60,14 @@ def code_name(code: int) -> str:
 def unknown_job(cookie: UUID) -> str:
     """What is said of a cookie that the broker does not know, or not any more."""
     return f"the broker knows no job {cookie}: it was never there, it is somebody else's, or its retention has ended"
+
+
+def request_refused(error: RequestRefused, sentence: str, *, as_json: bool, **about: Any) -> Exit:
+    """Say that a request was refused: as JSON, with what it was `about`, or by a sentence, which is the Fault that is raised."""
+    if not as_json:
+        raise Fault(sentence, Exit.REFUSED) from error
+    emit_json({**about, "refused": code_name(error.code), "message": str(error)})
+    return Exit.REFUSED
 
 
 def _facts(cookie: UUID, error: JobFailed | RequestRefused) -> dict[str, Any]:

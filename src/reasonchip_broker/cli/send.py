@@ -8,8 +8,8 @@ import click
 
 from reasonchip_broker.cli import loop
 from reasonchip_broker.cli.command import Command, broker_option, json_option
-from reasonchip_broker.cli.exits import Exit, Fault
-from reasonchip_broker.cli.outcome import code_name
+from reasonchip_broker.cli.exits import Exit
+from reasonchip_broker.cli.outcome import code_name, request_refused
 from reasonchip_broker.cli.output import emit, emit_json, note
 from reasonchip_broker.cli.variables import value_of
 from reasonchip_broker.client import Client
@@ -41,11 +41,8 @@ def command(cookie: UUID, items: tuple[str, ...], broker: str, as_json: bool) ->
     try:
         return loop.run(_send(cookie, [value_of(item) for item in items], broker, as_json))
     except RequestRefused as error:
-        name = code_name(error.code)
-        if not as_json:
-            raise Fault(f"job {cookie} got no input ({name}): {error}", Exit.REFUSED) from error
-        emit_json({"cookie": cookie, "refused": name, "message": str(error)})
-        return Exit.REFUSED
+        sentence = f"job {cookie} got no input ({code_name(error.code)}): {error}"
+        return request_refused(error, sentence, as_json=as_json, cookie=cookie)
 
 
 async def _send(cookie: UUID, items: list[Any], broker: str, as_json: bool) -> Exit:

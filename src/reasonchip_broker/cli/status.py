@@ -9,8 +9,8 @@ import click
 
 from reasonchip_broker.cli import loop
 from reasonchip_broker.cli.command import Command, broker_option, json_option
-from reasonchip_broker.cli.exits import Exit, Fault
-from reasonchip_broker.cli.outcome import code_name, unknown_job
+from reasonchip_broker.cli.exits import Exit
+from reasonchip_broker.cli.outcome import code_name, request_refused, unknown_job
 from reasonchip_broker.cli.output import emit, emit_json
 from reasonchip_broker.cli.text import duration, printable
 from reasonchip_broker.client import Client, JobStatus
@@ -43,11 +43,8 @@ def command(cookie: UUID, tree: bool, broker: str, as_json: bool) -> Exit:
     try:
         status = loop.run(_status(broker, cookie, tree))
     except RequestRefused as error:
-        if not as_json:
-            sentence = unknown_job(cookie) if isinstance(error, CookieNotFound) else f"the broker refused: {error}"
-            raise Fault(sentence, Exit.REFUSED) from error
-        emit_json({"cookie": cookie, "refused": code_name(error.code), "message": str(error)})
-        return Exit.REFUSED
+        sentence = unknown_job(cookie) if isinstance(error, CookieNotFound) else f"the broker refused: {error}"
+        return request_refused(error, sentence, as_json=as_json, cookie=cookie)
     if as_json:
         emit_json(facts(status, tree=tree))
     else:

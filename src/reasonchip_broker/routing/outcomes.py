@@ -220,14 +220,7 @@ class Outcomes:
 
     def sent_unknown(self, peer: Peer) -> None:
         """A client was sent a RESULT of a job that is none here: it counts among those that it acknowledges."""
-        if peer.dialect is not Dialect.JSON:
-            waiting = peer.unacknowledged
-            if waiting is None:
-                waiting = peer.unacknowledged = deque()
-            waiting.append(_NO_JOB)
-            peer.last_pack = None
-            peer.awaited += 1
-            self._pass_over(peer)
+        self.sent(peer, _NO_JOB)
 
     def _trim_client(self, peer: Peer) -> None:
         """A client that does not acknowledge keeps its own newest outcomes, and nobody else's out."""

@@ -3,16 +3,9 @@
 import msgspec
 
 
-class FileFindings(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One file, measured. `path` is relative to the tree and in bytes, since a file name need not be text."""
+class _Findings(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is counted, of a file and of a package alike."""
 
-    path: bytes
-    worker: str = ""
-    """Who measured it."""
-    skipped: str = ""
-    """Why it was not measured; empty if it was."""
-    note: str = ""
-    """What was odd about it, though it was measured."""
     size: int = 0
     """In bytes, as are all sizes."""
     lines: int = 0
@@ -27,20 +20,23 @@ class FileFindings(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The words that its names are made of, and how often each occurs: the commonest of them."""
 
 
-class PackageFindings(msgspec.Struct, kw_only=True, omit_defaults=True):
+class FileFindings(_Findings, kw_only=True):
+    """One file, measured. `path` is relative to the tree and in bytes, since a file name need not be text."""
+
+    path: bytes
+    worker: str = ""
+    """Who measured it."""
+    skipped: str = ""
+    """Why it was not measured; empty if it was."""
+    note: str = ""
+    """What was odd about it, though it was measured."""
+
+
+class PackageFindings(_Findings, kw_only=True):
     """A package: the sum of its files."""
 
     package: str
     files: int = 0
-    size: int = 0
-    lines: int = 0
-    code: int = 0
-    comment: int = 0
-    blank: int = 0
-    tokens: int = 0
-    functions: int = 0
-    classes: int = 0
-    terms: dict[str, int] = {}
     documents: dict[str, int] = {}
     """In how many of its files each term occurs."""
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from reasonchip_broker import errors
-from reasonchip_broker.peer.job import JobState
+from reasonchip_broker.peer.adrift import METAS_MAX
+from reasonchip_broker.peer.job import Job, JobState
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import Code, PacketType
 from tests.unit.client.ends import soon
@@ -132,6 +133,30 @@ async def test_when_there_will_be_no_connection_nobody_waits_for_one() -> None:
     exchange.ended(LOST, lambda: errors.ConnectError("given up"))
     with pytest.raises(errors.BrokerWentAway):
         await soon(job)
+
+
+async def test_nothing_is_timed_once_all_is_given_up() -> None:
+    exchange = start(patience_s=60)
+    up(exchange)
+    post(exchange)
+    exchange.down(LOST)
+    timer = exchange._adrift._timer
+    assert timer is not None
+    exchange.ended(LOST, lambda: errors.ConnectError("given up"))
+    assert (timer.cancelled(), exchange._adrift._timer) == (True, None)
+
+
+async def test_what_the_options_of_many_jobs_mean_is_looked_up_once_and_kept_for_so_many() -> None:
+    exchange = start()
+    adrift = exchange._adrift
+    metas = [schemas.encode_meta(schemas.RunOptions(p=f"p{number}")) for number in range(METAS_MAX + 2)]
+    for number, meta in enumerate(metas, 1):
+        job = Job(exchange, b"k" * 16, meta, b"", False)
+        job._at = BROKER
+        again = adrift.meta_again(job)
+        assert schemas.run_options(again) == schemas.RunOptions(p=f"p{number - 1}", at=BROKER)
+        assert adrift.options_of(meta) is adrift.options_of(meta)
+        assert len(adrift._options) == len(adrift._again) == (number if number <= METAS_MAX else number - METAS_MAX)
 
 
 async def test_a_job_given_up_while_adrift_is_cancelled_over_the_next_connection() -> None:

@@ -20,6 +20,12 @@ def test_the_bound_doubles_up_to_the_most() -> None:
     assert [backoff.next_s() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
+def test_by_default_the_first_wait_is_a_twentieth_of_a_second_at_most_and_none_is_over_five() -> None:
+    backoff = Backoff(random=Highest())
+    waits = [backoff.next_s() for _ in range(9)]
+    assert (waits[0], waits[-2:]) == (0.05, [5.0, 5.0])
+
+
 def test_reset_begins_anew() -> None:
     backoff = Backoff(0.5, 8.0, Highest())
     for _ in range(4):

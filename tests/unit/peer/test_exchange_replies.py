@@ -85,6 +85,22 @@ async def test_an_answer_to_a_cancel_that_is_none_is_the_brokers_error() -> None
         await soon(asking)
 
 
+@pytest.mark.parametrize(("code", "said"), [(Code.COOKIE_NOT_FOUND, Code.OK), (Code.NOT_ALLOWED, Code.NOT_ALLOWED)])
+async def test_a_batch_of_which_nothing_was_sent_is_cancelled_though_the_broker_knows_none_of_it(code: Code, said: Code) -> None:
+    exchange = start()
+    paper = up(exchange, jobs=1)
+    batch = b"b" * 16
+    post(exchange)
+    held = post(exchange, meta=schemas.encode_meta(schemas.RunOptions(p="p", batch=batch)))
+    cancelling = asyncio.create_task(exchange.cancel_batch(batch, False, "enough"))
+    await asyncio.sleep(0)
+    exchange.received(frames(packets.reply(PacketType.CANCEL, code, "", number=paper.sent[-1].number)))
+    answer = await soon(cancelling)
+    assert (answer.code, answer.jobs) == (said, 1)
+    with pytest.raises(errors.JobCancelled, match="enough"):
+        await held
+
+
 @pytest.mark.parametrize(
     "broken",
     [

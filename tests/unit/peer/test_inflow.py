@@ -78,6 +78,7 @@ def test_a_gap_that_is_known_already_is_told_once() -> None:
     gap(flow, 2, 4)
     gap(flow, 4, 7)
     assert taken(flow) == [1, 2, Gap(3, 4), 5, Gap(6, 7)]
+    assert flow.taken == 7, "what is known to be missing is not waited for"
 
 
 def test_a_chunk_that_was_too_large_for_this_end_is_a_gap() -> None:
@@ -98,6 +99,7 @@ def test_another_attempt_is_announced_once_and_a_first_one_is_not() -> None:
 
 def test_following_from_a_number_on_misses_nothing_before_it() -> None:
     flow, _ = make(first=5)
+    assert (flow.last, flow.taken) == (4, 4)
     come(flow, 5, 6)
     assert taken(flow) == [5, 6]
 

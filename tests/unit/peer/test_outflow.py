@@ -149,6 +149,22 @@ async def test_more_credit_than_was_sent_is_no_harm() -> None:
     assert wire.take() == [(1, b"a"), (2, b"b")]
 
 
+@pytest.mark.parametrize("reconnected", [False, True])
+async def test_what_was_sent_and_not_credited_may_be_missing_at_the_end_and_what_is_waited_for_is_told(reconnected: bool) -> None:
+    flow, _ = make(frames=3)
+    *sent, waiting = put(flow, b"a", b"b", b"c", b"d")
+    credit(flow, 1)
+    [late] = put(flow, b"e")
+    if reconnected:
+        flow.shut()
+        flow.opened(3, 100, known=1)
+    flow.end(job_over(None))
+    assert flow.missed == 3
+    assert all(waiter.done() for waiter in (*sent, waiting))
+    with pytest.raises(errors.CookieNotFound):
+        await late
+
+
 async def test_the_end_of_the_job_is_told_with_what_it_ended_with() -> None:
     flow, _ = make(frames=1)
     _, waiting = put(flow, b"a", b"b")

@@ -33,6 +33,7 @@ class Mailbox(Generic[T]):
                 self._loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
                 self._items.clear()
+                self._woken = False
 
     def _deliver(self) -> None:
         self._woken = False

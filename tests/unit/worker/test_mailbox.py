@@ -60,5 +60,6 @@ def test_what_is_put_for_a_closed_loop_is_let_go() -> None:
     loop = asyncio.new_event_loop()
     mailbox: Mailbox[str] = Mailbox(loop, lambda item: None)
     loop.close()
-    mailbox.put("too late")
-    mailbox.put("again")
+    for item in ("too late", "again", "and again"):
+        mailbox.put(item)
+        assert not mailbox._items

@@ -28,11 +28,12 @@ class Outflow:
     def opened(self, connection: Connection) -> None:
         """There is a connection."""
         self._connection = connection
-        self.congested = False
 
     def closed(self) -> None:
         """There is none any more."""
         self._connection = None
+        # What comes now would wait for the next connection, otherwise, and be said there in the middle of something else.
+        self.congested = False
         self._held.clear()
 
     def send(self, frame: bytes) -> None:

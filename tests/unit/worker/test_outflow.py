@@ -54,11 +54,15 @@ def test_after_a_burst_the_connection_gets_to_say_whether_it_takes_more() -> Non
 
 
 def test_what_waits_for_a_connection_that_ends_is_gone_and_the_next_one_begins_clear() -> None:
-    outflow, _ = opened()
+    outflow, first = opened()
     outflow.congested = True
     outflow.send(b"1")
     outflow.closed()
+    outflow.send(b"between")
+    outflow.flush()
+    assert (first.sent, first.flushes, len(outflow)) == ([], 0, 0)
     second = Paper()
     outflow.opened(second)  # type: ignore[arg-type]
     outflow.send(b"2")
+    outflow.writable()
     assert second.sent == [b"2"]

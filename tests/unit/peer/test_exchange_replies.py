@@ -86,7 +86,9 @@ async def test_an_answer_to_a_cancel_that_is_none_is_the_brokers_error() -> None
 
 
 @pytest.mark.parametrize(("code", "said"), [(Code.COOKIE_NOT_FOUND, Code.OK), (Code.NOT_ALLOWED, Code.NOT_ALLOWED)])
-async def test_a_batch_of_which_nothing_was_sent_is_cancelled_though_the_broker_knows_none_of_it(code: Code, said: Code) -> None:
+async def test_a_batch_of_which_nothing_was_sent_is_cancelled_though_the_broker_knows_none_of_it(
+    code: Code, said: Code
+) -> None:
     exchange = start()
     paper = up(exchange, jobs=1)
     batch = b"b" * 16

@@ -150,7 +150,9 @@ async def test_more_credit_than_was_sent_is_no_harm() -> None:
 
 
 @pytest.mark.parametrize("reconnected", [False, True])
-async def test_what_was_sent_and_not_credited_may_be_missing_at_the_end_and_what_is_waited_for_is_told(reconnected: bool) -> None:
+async def test_what_was_sent_and_not_credited_may_be_missing_at_the_end_and_what_is_waited_for_is_told(
+    reconnected: bool,
+) -> None:
     flow, _ = make(frames=3)
     *sent, waiting = put(flow, b"a", b"b", b"c", b"d")
     credit(flow, 1)

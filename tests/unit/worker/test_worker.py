@@ -317,23 +317,29 @@ async def test_a_function_in_a_thread_sees_its_cancellation_and_its_deadline(sta
 # ── Coming and going ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_stopping_finishes_what_runs_and_takes_no_more(stage) -> None:
-    worker = Worker(stage.worker_url, capacity=1)
-    begun, may_end = asyncio.Event(), asyncio.Event()
+class Patient:
+    """The handler of "p": it says that it has begun, and ends when it may."""
 
-    @worker.pipeline("p")
-    async def handler() -> str:
-        begun.set()
-        await may_end.wait()
+    def __init__(self, worker: Worker) -> None:
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+        worker.add("p", self._run)
+
+    async def _run(self) -> str:
+        self.begun.set()
+        await self.may_end.wait()
         return "finished"
 
+
+async def test_stopping_finishes_what_runs_and_takes_no_more(stage) -> None:
+    worker = Worker(stage.worker_url, capacity=1)
+    handler = Patient(worker)
     async with stage.working(worker):
         _, running = stage.owner.submit("p")
-        await soon(begun.wait())
+        await soon(handler.begun.wait())
         _, waiting = stage.owner.submit("p")
         stopping = asyncio.get_running_loop().create_task(worker.stop())
         await until(lambda: stage.worker_peer.worker.draining)
-        may_end.set()
+        handler.may_end.set()
         assert (await soon(running)).value == "finished"
         await soon(stopping)
         assert not waiting.done()
@@ -385,20 +391,13 @@ async def test_a_stop_that_comes_before_the_worker_serves_is_not_forgotten(stage
 
 async def test_a_broker_that_drains_gets_every_result(stage) -> None:
     worker = Worker(stage.worker_url, capacity=2)
-    begun, may_end = asyncio.Event(), asyncio.Event()
-
-    @worker.pipeline("p")
-    async def handler() -> str:
-        begun.set()
-        await may_end.wait()
-        return "finished"
-
+    handler = Patient(worker)
     async with stage.working(worker):
         _, running = stage.owner.submit("p")
-        await soon(begun.wait())
+        await soon(handler.begun.wait())
         draining = asyncio.get_running_loop().create_task(stage.broker.drain())
         await until(lambda: stage.broker.switchboard.draining)
-        may_end.set()
+        handler.may_end.set()
         assert (await soon(running)).value == "finished"
         assert await soon(draining) == 0
         await until(lambda: len(stage.broker.switchboard.peers) == 1)

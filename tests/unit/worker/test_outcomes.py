@@ -200,6 +200,20 @@ def test_a_failure_fits_the_smallest_frame_limit_row_29(text: str) -> None:
     assert raised(ValueError(text), frame_bytes_max=4096).failure.error[:1] == text[:1]
 
 
+def test_a_failure_of_just_the_limit_is_told_in_full() -> None:
+    frame = outcomes.raised(COOKIE, 3, ValueError("x" * 3000), MIB)
+    length = len(frame) - 4
+    assert outcomes.raised(COOKIE, 3, ValueError("x" * 3000), length) == frame
+    assert len(outcomes.raised(COOKIE, 3, ValueError("x" * 3000), length - 1)) < length
+
+
+def test_a_result_of_just_the_limit_is_sent() -> None:
+    frame = outcomes.returned(COOKIE, 3, b"x" * 3000, "msgpack", MIB)
+    length = len(frame) - 4
+    assert outcomes.returned(COOKIE, 3, b"x" * 3000, "msgpack", length) == frame
+    assert Outcome(outcomes.returned(COOKIE, 3, b"x" * 3000, "msgpack", length - 1)).code == Code.TOO_LARGE
+
+
 def test_a_long_stack_keeps_its_ends() -> None:
     error = ValueError("\n".join(f"line {n}" for n in range(2000)))
     stack = raised(error).failure.stack or []

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reasonchip_broker.worker.pipelines import _FOUND_MAX as FOUND_MAX
 from reasonchip_broker.worker.pipelines import Pipeline, Pipelines, Runs
 
 
@@ -53,6 +54,17 @@ def test_names_are_listed_as_they_are_registered() -> None:
     served = pipelines("b*", "a")
     assert sorted(served.names) == ["a", "b*"]
     assert len(served) == 2
+
+
+def test_names_that_were_found_are_remembered_for_no_more_than_so_many() -> None:
+    served = pipelines("*")
+    for number in range(FOUND_MAX + 2):
+        assert found(served, f"name {number}") == "*"
+        assert len(served._found) == (number + 1 if number < FOUND_MAX else number + 1 - FOUND_MAX)
+
+
+def test_a_pipeline_says_whether_its_variables_are_checked() -> None:
+    assert [Pipeline("p", plain, validate=validate).validate for validate in (True, False)] == [True, False]
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", "\x1b[31mred", "x" * 256])

@@ -21,6 +21,7 @@ def test_a_context_names_its_job() -> None:
     context = JobContext(COOKIE, "reports.daily", attempt=2)
     assert context.cookie == UUID(bytes=COOKIE)
     assert (context.pipeline, context.attempt, context.deadline, context.remaining_s) == ("reports.daily", 2, None, None)
+    assert context.attempts == 1
     assert repr(context) == f"<JobContext 'reports.daily' {UUID(bytes=COOKIE)} attempt 2>"
 
 
@@ -45,20 +46,27 @@ def test_cancelled_is_seen_only_by_who_looks_after_it_was_set() -> None:
         context.check()
 
 
-def test_waiting_for_a_cancellation_ends_in_time_or_with_it() -> None:
+def test_waiting_for_a_cancellation_ends_in_time_or_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Semaphore(0)
+
+    class Event(threading.Event):
+        """One that says that it is waited for."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.release()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(contexts.threading, "Event", Event)
     context = JobContext(COOKIE, "p")
     assert context.wait_cancelled(0.0) is False
-    waiting = threading.Barrier(3)
+    assert waiting.acquire(timeout=20)
     seen: list[bool] = []
-
-    def wait() -> None:
-        waiting.wait()
-        seen.append(context.wait_cancelled(20))
-
-    threads = [threading.Thread(target=wait) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: seen.append(context.wait_cancelled(3600)), daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    waiting.wait()
+    for _ in threads:
+        assert waiting.acquire(timeout=20)
+    assert seen == []
     contexts.cancel(context)
     for thread in threads:
         thread.join(20)

@@ -79,6 +79,22 @@ async def test_children_are_sent_once_the_broker_knows_their_parents(up_first) -
     task.cancel()
 
 
+async def test_children_are_asked_after_when_there_is_a_connection_again() -> None:
+    setting = Setting()
+    setting.kindred.up(WELCOME)
+    task = setting.submit()
+    await until(lambda: bool(setting.paper.sent))
+    setting.kindred.down("the cable is out", asyncio.get_running_loop().time())
+    assert setting.kinds == [PacketType.RUN]
+    setting.kindred.up(WELCOME)
+    first, second = (decode(frame) for frame in setting.paper.sent)
+    assert (first.kind, second.kind, second.cookie) == (PacketType.RUN, PacketType.RUN, first.cookie)
+    setting.kindred.ended()
+    error, outcome = await soon(task)
+    assert "has left its broker" in str(error)
+    assert outcome is None
+
+
 async def test_children_wait_while_the_connection_has_enough() -> None:
     setting = Setting()
     setting.kindred.up(WELCOME)

@@ -72,13 +72,14 @@ def test_errors_come_as_they_are(setting) -> None:
     assert (caught.value.error_type, caught.value.stack) == ("OSError", ("line",))
 
 
-def test_who_wants_no_answer_cancels_the_question(setting) -> None:
+def test_who_wants_no_answer_cancels_the_question(setting, caplog: pytest.LogCaptureFixture) -> None:
     future = setting.end.ask("result", COOKIE)
     future.cancel()
     with pytest.raises(CancelledError):
         future.result(0)
     assert setting.kin.futures[0].cancelled()
     assert setting.end._asked == setting.server._asked == {}
+    assert not caplog.records, "an answer that comes all the same is dropped"
 
 
 def test_a_question_that_the_worker_drops_is_told(setting) -> None:

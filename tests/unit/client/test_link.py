@@ -56,7 +56,7 @@ async def test_what_is_submitted_while_there_is_no_broker_goes_to_the_next_one()
             assert await soon(job) == 7
 
 
-async def test_without_reconnect_the_end_is_the_end() -> None:
+async def test_without_reconnect_the_end_is_the_end_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     broker = await RawBroker(RAW).start()
     async with Client(RAW, patience_s=0, reconnect=False) as client:
         job = client.submit("p")
@@ -65,6 +65,7 @@ async def test_without_reconnect_the_end_is_the_end() -> None:
             await soon(job)
         with pytest.raises(errors.ConnectError, match="no connection to memory://raw"):
             await soon(client.run("p"))
+    assert "no connection to memory://raw, and no other will be tried: the connection ended" in caplog.text
 
 
 async def test_connecting_once_tells_the_first_failure_and_leaves_a_client_that_may_try_again() -> None:

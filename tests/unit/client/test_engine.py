@@ -109,6 +109,23 @@ def test_an_interrupted_call_interrupts_the_work(monkeypatch: pytest.MonkeyPatch
         engine.close()
 
 
+def test_the_clients_own_thread_is_told_instead_of_waiting_for_itself() -> None:
+    with thread_broker() as ends:
+        engine = connected(ends.url)
+        said: Future[BaseException | None] = Future()
+
+        def wait() -> None:
+            try:
+                engine.call(engine.client.connect)
+                said.set_result(None)
+            except RuntimeError as error:
+                said.set_result(error)
+
+        engine.hand_over(wait)
+        assert isinstance(said.result(WAIT_S), RuntimeError)
+        engine.close()
+
+
 def test_the_end_may_come_from_within() -> None:
     with thread_broker() as ends:
         engine = connected(ends.url)
@@ -120,7 +137,10 @@ def test_the_end_may_come_from_within() -> None:
 def test_a_forked_child_touches_nothing() -> None:
     with thread_broker() as ends:
         engine = connected(ends.url)
-        engine.forget()
+        with engine._gate:
+            # A thread that holds it is in the parent, and will never let go of it here.
+            engine.forget()
+            assert not engine._gate.locked()
         try:
             with pytest.raises(errors.ConnectionLost, match="forked"):
                 engine.hand_over(print)

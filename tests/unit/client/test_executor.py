@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import pytest
 
 from reasonchip_broker import errors
-from reasonchip_broker.client import BlockingClient, ClientExecutor
+from reasonchip_broker.client import BlockingClient, BlockingJob, ClientExecutor
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import Code
 from tests.unit.client.ends import StubWorker, hold
@@ -109,6 +109,20 @@ def test_shutdown_without_waiting_lets_jobs_finish_and_disconnects_after_the_las
         assert engine is not None
         engine._thread.join(WAIT_S)
         assert not engine._thread.is_alive()
+
+
+def test_progress_that_nobody_reads_does_not_hold_a_job_up() -> None:
+    with thread_broker(hold) as ends, ClientExecutor(ends.url) as executor:
+        future = executor.submit("p", follow=True)
+        assert future._job is not None
+
+        async def is_credited_as_it_comes(job: BlockingJob = future._job) -> bool:
+            return job._job._stream is not None and job._job._stream._free
+
+        is_credited = future._job._engine.call(is_credited_as_it_comes)
+        ends.succeed(ends.next_run(), "done")
+        assert future.result(WAIT_S) == "done"
+        assert is_credited
 
 
 def test_a_client_that_is_lent_lives_on() -> None:

@@ -56,9 +56,10 @@ def test_waiting_for_a_cancellation_ends_in_time_or_with_it(monkeypatch: pytest.
             waiting.release()
             return super().wait(timeout)
 
-    monkeypatch.setattr(contexts.threading, "Event", Event)
     context = JobContext(COOKIE, "p")
-    assert context.wait_cancelled(0.0) is False
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Event)
+        assert context.wait_cancelled(0.0) is False
     assert waiting.acquire(timeout=20)
     seen: list[bool] = []
     threads = [threading.Thread(target=lambda: seen.append(context.wait_cancelled(3600)), daemon=True) for _ in range(2)]

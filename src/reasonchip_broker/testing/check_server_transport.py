@@ -158,6 +158,15 @@ async def connections_are_announced_once_and_in_order(implementation: Implementa
         await recorder.until(lambda: recorder.count("closed") == len(peers), "the end of a connection was not told")
 
 
+async def a_connection_knows_what_its_listener_does_with_json_jobs(implementation: Implementation) -> None:
+    """Whether they wait for a slot is the listener's to say, for each connection of its own."""
+    async with stage(implementation) as it:
+        for queues in (False, True):
+            it.transport.json_queue = queues
+            _, connection = await it.open()
+            require(connection.json_queue is queues, "a connection does not have its listener's `json_queue`")
+
+
 async def a_connection_that_is_refused_ends_without_a_word(implementation: Implementation) -> None:
     """The handler says no: the peer gets no byte, the handler hears nothing more of it, and others are not touched."""
     async with stage(implementation) as it:
@@ -428,6 +437,7 @@ async def a_reset_is_noticed_even_while_congested(implementation: Implementation
 
 CHECKS: tuple[Check, ...] = (
     connections_are_announced_once_and_in_order,
+    a_connection_knows_what_its_listener_does_with_json_jobs,
     a_connection_that_is_refused_ends_without_a_word,
     a_dialler_and_a_listener_understand_each_other,
     an_address_in_use_is_refused_in_one_line,

@@ -76,6 +76,13 @@ class TakesEverybody(Mutant):
             return True
 
 
+class LetsJsonJobsWait(Mutant):
+    class told(Told):
+        def opened(self, connection: Connection) -> None:
+            connection.json_queue = True
+            self._real.opened(connection)
+
+
 class NeverStops(Mutant):
     async def stop(self) -> None:
         """Forgotten."""
@@ -114,6 +121,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (EndsTwice, suite.connections_are_announced_once_and_in_order),
         (NeverEnds, suite.connections_are_announced_once_and_in_order),
+        (LetsJsonJobsWait, suite.a_connection_knows_what_its_listener_does_with_json_jobs),
         (TakesEverybody, suite.a_connection_that_is_refused_ends_without_a_word),
         (Wordy, suite.an_address_in_use_is_refused_in_one_line),
         (NeverStops, suite.stop_frees_the_address_and_leaves_connections_alone),

@@ -436,6 +436,8 @@ def test_abort_ends_it_at_once_without_a_word() -> None:
     rig = binary()
     rig.connection.send(numbered(1))
     rig.connection.abort(CloseReason.SHUTTING_DOWN)
+    rig.connection.send(numbered(2))
+    assert numbered(2) not in rig.connection._outbox
     rig.loop.turn()
     assert rig.transport.written in (b"", numbered(1))
     assert rig.recorder.reasons[rig.connection] is CloseReason.SHUTTING_DOWN

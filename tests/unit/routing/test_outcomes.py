@@ -164,14 +164,30 @@ def test_one_who_looks_on_and_never_acknowledges_drives_nothing_out() -> None:
     assert inside(driver).outcomes.count == 4
 
 
-def test_outcomes_that_made_room_are_not_remembered_one_by_one() -> None:
-    """A client that never acknowledges has its own oldest outcomes forgotten: the queue by time must not keep what is left of them."""
+@pytest.mark.parametrize("keep", [None, 60_000])
+def test_outcomes_that_made_room_are_not_remembered_one_by_one(keep: int | None) -> None:
+    """A client that never acknowledges has its own oldest outcomes forgotten: no queue must keep what is left of them."""
     driver = driven(client_outcomes_max=10)
     driver.checks = False
     client, worker = driver.client(), driver.worker(1)
     for _ in range(3_000):
-        driver.result(worker, driver.run(client))
-    assert len(inside(driver).outcomes.queue) < 2_000
+        driver.result(worker, driver.run(client, keep=keep))
+    outcomes = inside(driver).outcomes
+    assert outcomes.count == 10
+    assert len(outcomes.queue) + len(outcomes._own) < 2_000
+
+
+@pytest.mark.parametrize("code", [Code.OK, Code.EXCEPTION])
+def test_a_client_keeps_one_outcome_however_large_it_is(code: Code) -> None:
+    driver = driven(client_outcomes_bytes_max=1_000)
+    client, worker = driver.client(), driver.worker()
+    for _ in range(2):
+        cookie = driver.run(client)
+        ok, failed = packets.result(cookie, 1, bytes(5_000), "bytes"), packets.failed(cookie, 1, code, 5_000 * "x")
+        driver.send(worker, ok if code is Code.OK else failed)
+        client.take()
+    assert inside(driver).outcomes.count == 1
+    assert fetched(driver, driver.client(), cookie) is Code.OK
 
 
 # ACK

@@ -112,7 +112,7 @@ def test_who_asks_for_one_job_of_a_pack_finds_it_and_the_others_by_themselves() 
     table.invariants()
     route = table.get(cookies[5])
     assert route is not None
-    assert (route.state, route.frame[-6:], route.cookie) == (RouteState.OVER, b"result", cookies[5])
+    assert (route.state, route.frame[-6:], route.cookie, route.attempt) == (RouteState.OVER, b"result", cookies[5], 1)
     assert [found.cookie for found in table] == cookies[2:]
     assert [table.spent_by(cookie) for cookie in cookies[:3]] == [("p", Code.OK), ("p", Code.OK), None]
     assert (table.routes, table.spent) == (10, 2)

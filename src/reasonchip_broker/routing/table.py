@@ -196,16 +196,16 @@ class RouteTable:
             self._marks = {mark: mark for mark in self._marks if mark[0] > age + AGES}
 
     def trim(self) -> None:
-        """Let the oldest marks go, as long as there are too many."""
-        for _ in range(SPENT_SHARDS):
-            if self.spent <= self._spent_max:
-                return
+        """Let the oldest marks go, as long as there are too many; those of a pack that still keeps an outcome go with it."""
+        none_in = 0
+        while self.spent > self._spent_max and none_in < SPENT_SHARDS:
             shard = self.shards[self._next_to_trim]
             self._next_to_trim = (self._next_to_trim + 1) % SPENT_SHARDS
             # Marks are the oldest entries, unless many outcomes are kept.
             oldest = _marks_in(islice(shard.items(), self._at_once)) or _marks_in(shard.items())[: self._at_once]
             deque(map(shard.__delitem__, oldest), maxlen=0)
             self.spent -= len(oldest)
+            none_in = 0 if oldest else none_in + 1
 
     def invariants(self) -> tuple[list[Route], list[Pack]]:
         """All routes, and all packs that keep something. Raises InternalError if an entry is in the wrong place, or miscounted."""

@@ -153,6 +153,25 @@ def test_marks_of_packs_make_room_too() -> None:
     table.invariants()
 
 
+def test_marks_beyond_the_bound_go_however_many_come_at_once_and_end_in_the_same_byte() -> None:
+    table = RouteTable(16)
+    for number in range(0, 100, 20):
+        table.spend_pack(packed(table, [cookie_of(number + place) for place in range(20)]), 20)
+        assert table.spent == 16
+    assert [cookie_of(number) in table for number in (83, 84, 99)] == [False, True, True]
+    table.invariants()
+
+
+def test_marks_of_a_pack_that_still_keeps_an_outcome_stay_until_it_is_spent() -> None:
+    table = RouteTable(4)
+    pack = packed(table, [cookie_of(place) for place in range(10)])
+    table.spend_pack(pack, 9)
+    assert table.spent == 9
+    table.spend_pack(pack, 10)
+    assert table.spent == 4
+    table.invariants()
+
+
 def test_a_pack_whose_time_is_over_leaves_the_marks_of_what_had_shrunk() -> None:
     table = RouteTable(100)
     cookies = [cookie_of(number, number) for number in range(12)]

@@ -97,7 +97,7 @@ class Streams:
         self._touched[route] = None
 
     def _pump(self, route: Route, ring: Ring, follower: Follower, *, everything: bool = False) -> None:
-        """Send a follower what it may be sent."""
+        """Send a follower what it may be sent, or `everything` there is: that takes its credit up all the same."""
         number = follower.next
         if not number:
             return
@@ -108,12 +108,12 @@ class Streams:
         if number < ring.first and (follower.credit or everything):
             self._effects.send(peer, packets.gap(PacketType.PROGRESS, route.cookie, route.attempt, number, ring.first - 1))
             number = ring.first
-            if not everything:
+            if follower.credit:
                 follower.credit -= 1
         while ring.first <= number <= last and (follower.credit or everything):
             self._effects.send(peer, ring.get(number))
             number += 1
-            if not everything:
+            if follower.credit:
                 follower.credit -= 1
         follower.next = number
 

@@ -155,3 +155,18 @@ def test_a_worker_lost_while_its_fill_is_stopped_leaves_the_rest_waiting() -> No
     driver.disconnect(worker)
     driver.unblock(worker)
     assert (driver.switchboard.jobs, driver.switchboard.waiting) == (3, 3)
+
+
+def test_what_a_slow_follower_is_sent_before_a_gap_takes_up_its_credit() -> None:
+    driver = SwitchboardDriver(Limits(credit_frames=4))
+    client, worker = driver.client(), driver.worker(name="w", process=b"p" * 16, grace_s=10)
+    cookie = driver.run(client, follow=True)
+    driver.congest(client)
+    driver.progress(worker, cookie, 1)
+    driver.disconnect(worker)
+    worker = driver.worker(name="w", process=b"p" * 16, grace_s=10, held=[(cookie, 1)])
+    driver.progress(worker, cookie, 3, 4, 5, 6)
+    assert [packet.number for packet in client.take()] == [1]
+    driver.unblock(client)
+    # Of four chunks that it has room for one had come, and the gap takes up another's.
+    assert [packet.number for packet in client.take()] == [2, 3, 4]

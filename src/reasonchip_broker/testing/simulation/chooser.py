@@ -5,6 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reasonchip_broker.testing.simulation.records import Client, End, Hold, Worker
+from reasonchip_broker.testing.simulation.settings import FEW_MARKS
 
 if TYPE_CHECKING:
     from reasonchip_broker.testing.simulation.world import Operation, World
@@ -38,7 +39,8 @@ class Chooser:
     def new_cookie(self) -> bytes:
         """A cookie that no job had yet."""
         self._cookies += 1
-        return b"cookie%10d" % self._cookies
+        # Those that end in the same byte are kept together: of a few marks it is always the oldest that goes.
+        return (b"cookie%9d0" if self.world().setting.limits == FEW_MARKS else b"cookie%10d") % self._cookies
 
     def cookie(self, live: float = 0.8) -> bytes:
         """Mostly one that is somewhere in use; else one that was."""

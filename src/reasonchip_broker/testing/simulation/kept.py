@@ -1,15 +1,29 @@
-"""What is known of jobs that are over: their outcomes, as long as those are kept, and their cookies."""
+"""What is known of jobs that are over: their outcomes, as long as those are kept, and their cookies.
 
+Where there is no room for all, the oldest make room, and what the model says of them is PERHAPS. Of outcomes that ended within the
+same short time any may be the older one, since they may be kept and forgotten together.
+"""
+
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from reasonchip_broker.limits import Limits
-from reasonchip_broker.testing.simulation.records import Kept
+from reasonchip_broker.protocol.frames import HEADER_BYTES
+from reasonchip_broker.testing.simulation.records import End, Kept
 
 EXPIRY_LATE_S = 1.1
 """Outcomes whose retention is over are looked for once a second."""
 
 TICK_LATE_S = 0.02
 NEVER = float("inf")
+TOGETHER_S = 0.051
+"""Outcomes that ended within so short a time have no order."""
+
+UNSEEN_BYTES = 700
+"""An outcome that nobody was sent is not larger."""
+
+SEVERAL = 1000
+"""No client of a simulation has so many outcomes."""
 
 
 class Known(Enum):
@@ -26,7 +40,11 @@ class KeptOutcomes:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._bounds_clients = limits.client_outcomes_max < SEVERAL or limits.client_outcomes_bytes_max < SEVERAL * UNSEEN_BYTES
         self._kept: dict[bytes, Kept] = {}
+        self._settled_at = 0.0
+        self.changed = False
+        """Whether there may be more of them, or a client has more of them to acknowledge, than there may be: `settle` looks."""
 
     def is_kept(self, kept: Kept, now: float) -> bool:
         """Whether this outcome, and not that of a later job with its cookie, may still be fetched."""
@@ -37,27 +55,20 @@ class KeptOutcomes:
         keep_ms = kept.job.options.keep
         usual = keep_ms is None
         keep_s = self._limits.retention_s if keep_ms is None else min(keep_ms / 1000, self._limits.retention_s_max)
+        kept.ended_at = now
         kept.certain_until = now + (keep_s if keep_s else self._limits.retention_s)
         kept.gone_at = kept.certain_until + (EXPIRY_LATE_S if usual else TICK_LATE_S)
-        if not keep_s:
-            self.spend(kept)
+        self.changed = True
         self._kept[kept.job.cookie] = kept
-        if len(self._kept) > self._limits.outcomes_max:
-            self._make_room(now)
-
-    def _make_room(self, now: float) -> None:
-        """The oldest outcomes may be gone by now, all but their cookies."""
-        self._kept = {cookie: kept for cookie, kept in self._kept.items() if kept.gone_at > now}
-        unspent = [kept for kept in self._kept.values() if not kept.is_spent]
-        excess = max(0, len(unspent) - self._limits.outcomes_max)
-        for oldest in unspent[:excess]:
-            oldest.certain_until = 0.0
-            oldest.gone_at = NEVER
+        if not keep_s:
+            kept.is_spent = True
+            kept.gone_at = NEVER
 
     def spend(self, kept: Kept) -> None:
         """An outcome is acknowledged, or was not wanted: its cookie is known until its retention ends, perhaps for longer."""
         kept.is_spent = True
         kept.gone_at = NEVER
+        self.changed = True
 
     def known(self, cookie: bytes, now: float) -> tuple[Known, Kept | None]:
         """What is known of a job that is over."""
@@ -70,3 +81,75 @@ class KeptOutcomes:
         if now >= kept.certain_until:
             return Known.PERHAPS, kept
         return Known.SPENT if kept.is_spent else Known.KEPT, kept
+
+    # Making room
+
+    def settle(self, clients: Iterable[End], now: float) -> None:
+        """After a change: whatever is more than there may be may have gone, all but its cookie, and of cookies the oldest as well."""
+        limits = self._limits
+        count = len(self._kept)
+        if self._bounds_clients:
+            for client in clients:
+                self.settle_client(client)
+        if count > limits.outcomes_max or count * UNSEEN_BYTES > limits.outcomes_bytes_max:
+            # One whose time ended since may have had to make room before that was noticed, and then its cookie is known yet.
+            self._kept = {cookie: kept for cookie, kept in self._kept.items() if kept.gone_at > self._settled_at}
+            unspent = [kept for kept in self._kept.values() if not kept.is_spent]
+            self._make_room(unspent, limits.outcomes_max, limits.outcomes_bytes_max)
+        if count > limits.spent_max:
+            self._drop_marks()
+        self.changed, self._settled_at = False, now
+
+    def settle_client(self, client: End, coming: int = 0) -> None:
+        """A client that does not acknowledge keeps its newest outcomes; `coming` more are on their way to it in this step."""
+        limits = self._limits
+        unread = client.results[client.acknowledged :]
+        most = len(unread) + coming + len(self._kept)
+        if most <= limits.client_outcomes_max and most * UNSEEN_BYTES <= limits.client_outcomes_bytes_max:
+            return
+        own = [kept for kept in self._kept.values() if kept.owner is client and not kept.is_spent]
+        unheard = [kept for kept in own if kept.is_unheard]
+        size = sum(map(size_of, own)) + coming * UNSEEN_BYTES
+        first = max(0, len(unread) + coming + len(unheard) - limits.client_outcomes_max)
+        # Which of those that were told and those that were not go first depends on when they ended: so either.
+        for kept in unheard[:first] if size <= limits.client_outcomes_bytes_max else unheard:
+            evict(kept)
+        for place, kept in enumerate(unread):
+            if place >= first and size <= limits.client_outcomes_bytes_max:
+                break
+            if kept.owner is client and not kept.is_spent:
+                size -= size_of(kept)
+                evict(kept)
+
+    @staticmethod
+    def _make_room(unspent: Sequence[Kept], count_max: int, bytes_max: int) -> None:
+        """Of all outcomes, oldest first, those may be gone that do not fit in together with all that may be younger."""
+        count, size, younger = len(unspent), sum(map(size_of, unspent)), 0
+        for kept in unspent:
+            while unspent[younger].ended_at <= kept.ended_at - TOGETHER_S:
+                count -= 1
+                size -= size_of(unspent[younger])
+                younger += 1
+            if count <= count_max and size <= bytes_max:
+                return
+            evict(kept)
+
+    def _drop_marks(self) -> None:
+        """Of all cookies of which there is nothing else, those go first whose RUN came first."""
+        marks = [kept for kept in self._kept.values() if kept.is_spent or kept.gone_at == NEVER]
+        excess = len(marks) - self._limits.spent_max
+        if excess > 0:
+            for oldest in sorted(marks, key=lambda kept: kept.job.entered)[:excess]:
+                oldest.certain_until = 0.0
+
+
+def size_of(kept: Kept) -> int:
+    """How many bytes an outcome takes up, at the most."""
+    content = kept.content
+    return HEADER_BYTES + len(content.meta) + len(content.payload) if content is not None else UNSEEN_BYTES
+
+
+def evict(kept: Kept) -> None:
+    """An outcome may be gone at any moment: then its cookie is known, for a while."""
+    kept.certain_until = 0.0
+    kept.gone_at = NEVER

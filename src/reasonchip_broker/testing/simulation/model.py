@@ -54,7 +54,7 @@ class Model:
         """Whether this step is the switchboard's being woken: only then what is due may happen."""
         self.late_s = 0.0
         """For how long the broker stood still before this step."""
-        self.orders = 0
+        self.orders = self.entries = 0
         self.over_before = 0
         """Jobs that reached their outcome in earlier runs of the broker."""
         self._alarm_count = 0
@@ -132,6 +132,8 @@ class Model:
 
     def enter(self, job: Job) -> None:
         """A RUN became a job."""
+        self.entries += 1
+        job.entered = self.entries
         self.jobs[job.cookie] = job
         job.counted.unfinished += 1
         job.counted.jobs[job.cookie] = job
@@ -190,6 +192,7 @@ class Model:
         for end in listeners:
             self.step.outcomes[end.link.number, job.cookie] = kept
         if job.owner is None or not job.owner.is_json or job.owner not in listeners:
+            kept.is_unheard = job.owner is not None and job.owner not in listeners
             self.keep(kept)
         hold = job.hold
         if hold is not None:
@@ -442,6 +445,7 @@ class Model:
         end = self.by_link.get(link.number)
         if end is not None and not end.is_json:
             end.results.append(kept)
+            self.outcomes.changed = True
         for saw_outcome in self.on_result:
             saw_outcome(link, kept, packet)
 
@@ -462,6 +466,8 @@ class Model:
             raise BrokenPromise("missing: " + ", ".join(missing))
         if self.waiting_mask:
             self._check_work_conserving()
+        if self.outcomes.changed:
+            self.outcomes.settle(self.ends.values(), self.now)
         step.clear()
 
     def _check_work_conserving(self) -> None:

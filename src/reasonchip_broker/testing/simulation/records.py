@@ -202,6 +202,7 @@ class Job:
         "cookie",
         "counted",
         "deadline",
+        "entered",
         "followers",
         "frame",
         "history",
@@ -236,6 +237,8 @@ class Job:
         """Who follows it, by id; the owner only if it wants progress."""
         self.principal = requester.principal
         self.order = 0
+        self.entered = 0
+        """Its place among all jobs that ever came."""
         self.deadline: Alarm | None = None
         self.alarms: dict[str, Alarm] = {}
         """Whatever else is due for it, by kind."""
@@ -268,7 +271,7 @@ class Job:
 class Kept:
     """A job that is over, as long as its outcome can be fetched, or its cookie is known (`is_spent`)."""
 
-    __slots__ = ("certain_until", "codes", "content", "gone_at", "is_spent", "job", "owner")
+    __slots__ = ("certain_until", "codes", "content", "ended_at", "gone_at", "is_spent", "is_unheard", "job", "owner")
 
     def __init__(self, job: Job, codes: frozenset[Code], content: Packet | None) -> None:
         self.job = job
@@ -276,6 +279,9 @@ class Kept:
         self.content = content
         self.owner = job.owner
         self.is_spent = False
+        self.is_unheard = False
+        """Whether its owner was there, and was not to be told of it."""
+        self.ended_at = 0.0
         self.certain_until = 0.0
         """Until then it must be known."""
         self.gone_at = 0.0
@@ -323,8 +329,8 @@ class Step:
         """By link and cookie: RESULTs."""
         self.packets: list[tuple[FakeLink, int, Check | None]] = []
         """Any other packet: to whom, which, and what to look at in it."""
-        self.stops: dict[tuple[int, bytes], bool] = {}
-        """CANCELs to workers, by link and cookie: whether they say at once."""
+        self.stops: dict[tuple[int, bytes], list[bool]] = {}
+        """CANCELs to workers, by link and cookie: of each, in order, whether it says at once."""
         self.closes: dict[int, CloseReason] = {}
         self.ended: dict[bytes, Job] = {}
         """Jobs that are over since this step."""

@@ -12,7 +12,8 @@ from random import Random
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.features import FEATURES
-from reasonchip_broker.testing.simulation.world import OnSeen, Operation, Setting, World
+from reasonchip_broker.testing.simulation.settings import TIGHTER, Setting
+from reasonchip_broker.testing.simulation.world import OnSeen, Operation, World
 
 EPISODE_STEPS = 400
 OFTEN = (0, 1, 1, 1, 2, 5)
@@ -20,6 +21,9 @@ ALWAYS = (1, 1, 2)
 """By how much more often than usual something happens in an episode; the second is for what weighs at least `ESSENTIAL`."""
 
 ESSENTIAL = 6
+
+LIMITS_OFTEN = ("", "", *TIGHTER)
+"""The usual limits three times as often as any others."""
 
 BEGINNING = ("connect client", "connect client", "connect worker")
 
@@ -86,9 +90,10 @@ class Walk:
     def episode(self, length: int) -> None:
         """One world, from its beginning to its end. Raises Failure."""
         one_of = self._chooser.one_of
-        setting = Setting(one_of((None, 0, 40)), one_of((False, False, True)), one_of((False, False, True)))
+        setting = Setting(
+            one_of((None, 0, 40)), one_of((False, False, True)), one_of((False, False, True)), one_of(LIMITS_OFTEN)
+        )
         random = self._chooser.random
-        random()  # The distance between audits was drawn here. A seed goes on to mean what it meant.
         self.world = world = World(setting, audit_every=self._audit_every, records=self._records)
         self.operations = operations = []
         # What happens often in one episode may never happen in the next: so each goes deep somewhere ("swarm testing", Groce 2012).

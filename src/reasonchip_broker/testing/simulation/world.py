@@ -6,38 +6,24 @@ job is not there does nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from reasonchip_broker.limits import Limits
+from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.effects import Close
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features import FEATURES
 from reasonchip_broker.testing.simulation.model import Model
 from reasonchip_broker.testing.simulation.records import End, Job, require
-from reasonchip_broker.testing.switchboard_driver import INSTANCE, FakeLink, SwitchboardDriver
+from reasonchip_broker.testing.simulation.settings import TIGHTER
+from reasonchip_broker.testing.simulation.settings import Setting as Setting
+from reasonchip_broker.testing.switchboard_driver import INSTANCE, FakeLink, SwitchboardDriver, view
 
 Operation: TypeAlias = tuple[Any, ...]
 OnSeen: TypeAlias = Callable[[Any, list[tuple[FakeLink, bytes]], list[Close]], None]
+Take: TypeAlias = Callable[[End, Frame], None]
+Catch: TypeAlias = Callable[[list[tuple[FakeLink, bytes]], list[Close]], None]
 F = TypeVar("F", bound=Feature)
-
-LIMITS = Limits(
-    client_jobs_max=8,
-    backlog_jobs_max=10,
-    cancel_grace_s=2.01,
-    kill_grace_s=3.02,
-    heartbeat_s=4.03,
-    lease_s=9.04,
-    handshake_s=5.05,
-    outbox_bytes_mark=400,
-    credit_frames=4,
-    credit_bytes_max=100,
-    ring_chunks_max=6,
-    retention_s=7.0,
-    outcomes_max=30,
-)
-"""Small, so that each of them is reached, and odd, so that hardly ever two things are due in the same moment."""
 
 ROUNDS_MAX = 80
 """Within so many rounds without faults every job must be over."""
@@ -45,15 +31,6 @@ ROUNDS_MAX = 80
 SPENT_KEPT = 20
 COUNTED = (0, 3)
 """Of which kinds of jobs free slots are counted: whatever a worker offers, in either dialect, serves at least one of these."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How the switchboard of a world is configured."""
-
-    json_slot_rest_ms: int | None = None
-    json_cancel: bool = False
-    admits: bool = False
 
 
 class World:
@@ -73,8 +50,9 @@ class World:
         on_seen: OnSeen | None = None,
     ) -> None:
         self.setting = setting
+        limits = TIGHTER[setting.limits]
         self.driver = SwitchboardDriver(
-            LIMITS,
+            limits,
             json_slot_rest_ms=setting.json_slot_rest_ms,
             json_cancel=setting.json_cancel,
             admits=setting.admits,
@@ -83,7 +61,7 @@ class World:
         )
         self._counters: Counters | None = None
         self.driver.on_step = self._observe
-        self.model = Model(LIMITS)
+        self.model = Model(limits)
         self.model.now = self.driver.clock.now
         self.steps = 0
         """Calls of the switchboard."""
@@ -95,6 +73,10 @@ class World:
         """The broker's present run."""
         self.submissions: list[tuple[bytes, Operation]] = []
         """RUNs that can be sent again, and to which run of the broker they were sent first."""
+        self.take: Take | None = None
+        """What takes the frames that a peer sends, as long as a read of several is put together (`features/reads.py`)."""
+        self.catch: Catch | None = None
+        """What takes all that a step did, instead of the model."""
         self._on_seen = on_seen
         self._audit_every = audit_every
         self.operations: dict[str, Callable[..., None]] = {}
@@ -134,8 +116,15 @@ class World:
 
     def send(self, end: End, frame: bytes) -> None:
         """A peer sends a frame."""
+        self.deliver(end, view(frame))
+
+    def deliver(self, end: End, frame: Frame) -> None:
+        """A peer sends what a decoder makes this of."""
         end.heard_at = self.model.now
-        self.driver.send(end.link, frame)
+        if self.take is None:
+            self.driver.deliver(end.link, [frame])
+        else:
+            self.take(end, frame)
 
     def restart(self, instance: bytes) -> None:
         """The broker dies, and another one begins."""
@@ -155,11 +144,18 @@ class World:
     # One step
 
     def _observe(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
+        if self._on_seen is not None:
+            self._on_seen(self, sends, closes)
+        if self.catch is None:
+            self.account(sends, closes)
+        else:
+            self.catch(sends, closes)
+
+    def account(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
+        """A step did this: the model looks at it, and at what the switchboard counts. Raises BrokenPromise, InternalError."""
         steps = self.steps = self.steps + 1
         model = self.model
         model.now = self.driver.clock.now
-        if self._on_seen is not None:
-            self._on_seen(self, sends, closes)
         model.observe(sends, closes)
         board = self.driver.switchboard
         if board.jobs != len(model.jobs) or board.waiting != model.waiting:

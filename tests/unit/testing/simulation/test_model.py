@@ -51,7 +51,7 @@ def test_what_is_missing_is_named() -> None:
     kind = world.model.kinds[0]
     job = Job(JOB, kind, b"1", client, schemas.RunOptions(p=kind.pipeline))
     step.outcomes[client.link.number, JOB] = Kept(job, frozenset({Code.OK}), None)
-    step.stops[client.link.number, JOB] = True
+    step.stops[client.link.number, JOB] = [True]
     world.model.expect(client, PacketType.PONG)
     step.closes[client.link.number] = CloseReason.NORMAL
     with pytest.raises(

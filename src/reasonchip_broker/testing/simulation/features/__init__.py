@@ -10,6 +10,7 @@ from reasonchip_broker.testing.simulation.features.jobs import Jobs
 from reasonchip_broker.testing.simulation.features.nonsense import Nonsense
 from reasonchip_broker.testing.simulation.features.outcomes import Outcomes
 from reasonchip_broker.testing.simulation.features.parking import Parking
+from reasonchip_broker.testing.simulation.features.reads import Reads
 from reasonchip_broker.testing.simulation.features.sessions import Sessions
 from reasonchip_broker.testing.simulation.features.streams import Streams
 
@@ -23,6 +24,7 @@ FEATURES: tuple[type[Feature], ...] = (
     Connections,
     Jobs,
     Parking,
+    Reads,
     Nonsense,
     Clock,
 )

@@ -51,8 +51,11 @@ class Cancelling(Feature):
         job = self.model.jobs.get(cookie)
         codes = NOT_FOUND if job is None or not self.world.may(end, job) else self.stop(job, at_once, end)
         self.model.answer(end, PacketType.CANCEL, codes)
-        end.heard_at = self.model.now
-        self.driver.cancel(end.link, cookie, at_once=at_once)
+        if end.is_json:
+            end.heard_at = self.model.now
+            self.driver.cancel(end.link, cookie)
+        else:
+            self.world.send(end, packets.cancel(cookie, at_once=at_once, number=7))
 
     def cancel_batch(self, id: int, batch: bytes) -> None:
         """A client cancels all jobs of a batch."""
@@ -100,7 +103,7 @@ class Cancelling(Feature):
         grace_s = model.limits.kill_grace_s if at_once else model.limits.cancel_grace_s
         hold.grace = model.alarm(KILL if at_once else CANCEL, hold, model.now + grace_s)
         if hold.worker.id in model.workers:
-            model.step.stops[hold.worker.link.number, hold.cookie] = at_once
+            model.step.stops.setdefault((hold.worker.link.number, hold.cookie), []).append(at_once)
 
     # Because of others
 
@@ -155,9 +158,13 @@ class Cancelling(Feature):
             raise BrokenPromise(f"CANCEL of {cookie!r} to one who does not hold it")
         require(packet.attempt == hold.attempt, "CANCEL without the attempt")
         require(self.can_be_told(hold.worker), "CANCEL to a JSON worker")
-        at_once = model.step.stops.pop((link.number, cookie), None)
-        require(at_once is not None, "CANCEL for no reason")
+        asked = model.step.stops.get((link.number, cookie))
+        if not asked:
+            raise BrokenPromise("CANCEL for no reason")
+        at_once = asked.pop(0)
         require(schemas.cancel_meta(packet.meta).now == at_once, f"CANCEL at once: {not at_once}")
+        if not asked:
+            del model.step.stops[link.number, cookie]
 
     # Choices
 

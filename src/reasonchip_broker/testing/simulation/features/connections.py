@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PEERS_MAX = 6
 OFFERS = (("*",), ("p.*",), ("p.a",), ("p.b", "q"))
-CAPACITIES = (1, 2, 2, 3, 5)
+CAPACITIES = (1, 2, 2, 3, 5, 9)
 DIALECTS = (Dialect.BINARY, Dialect.BINARY, Dialect.JSON)
 NOT_ALLOWED = frozenset({Code.NOT_ALLOWED})
 LATE_S = 0.02
@@ -91,6 +91,8 @@ class Connections(Feature):
 
     def connect_client(self, id: int, dialect: Dialect, principal: str = "", queues: bool = True) -> None:
         """A client connects, and says HELLO if that is its custom."""
+        # In a record that was kept as text it is a plain number.
+        dialect = Dialect(dialect)
         queues = queues or dialect == Dialect.BINARY
         link = self.driver.connect(Role.CLIENT, dialect, principal=principal, queues=queues)
         self._hello(Client(id, link, self.model.now, principal, queues), schemas.HelloMeta())
@@ -107,6 +109,7 @@ class Connections(Feature):
         held: Pairs = (),
     ) -> None:
         """A worker connects and registers; with a name it may be one that comes back, and lists what it holds."""
+        dialect = Dialect(dialect)
         worker = Worker(id, self.driver.connect(Role.WORKER, dialect), self.model.now)
         meta = schemas.HelloMeta()
         if name and dialect == Dialect.BINARY:
@@ -119,6 +122,7 @@ class Connections(Feature):
 
     def connect_stranger(self, id: int, role: Role) -> None:
         """A binary connection that says nothing at all."""
+        role = Role(role)
         link = self.driver.connect(role)
         end: End = (Client if role == Role.CLIENT else Worker)(id, link, self.model.now)
         end.greeting_until = fires_at(self.model.now + self.model.limits.handshake_s)

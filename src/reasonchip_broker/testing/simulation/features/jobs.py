@@ -96,28 +96,50 @@ class Jobs(Feature):
             return
         if end.is_json:
             as_json, queue, reply, left_ms, more = True, True, False, 0, ()
-        encoding = ENCODING_JSON if as_json else "msgpack"
-        options = schemas.RunOptions(p=pipeline, enc=encoding, queue=queue, reply=reply, detach=detach, **dict(more))
+        options = self._options(pipeline, as_json, queue, reply, detach, more)
         job = Job(cookie, self.model.kind_of[pipeline, as_json], variables, end, options)
         job.may_wait = queue and end.queues
         codes = self._verdict(job, end, left_ms)
         if codes:
             self.model.answer(end, PacketType.RUN, codes)
-        end.heard_at = self.model.now
         self.world.spend(cookie)
         if options.nonce and options.at is None:
             flags = as_json, queue, reply, detach, left_ms
             sent = self.world.instance, ("run", id, cookie, pipeline, *flags, variables, more)
             self.world.submissions = [*self.world.submissions[-8:], sent]
         if end.is_json:
+            end.heard_at = self.model.now
             job.body = json_packet("RUN", cookie, pipeline=pipeline, variables=variables.decode(), detach=detach)
             self.driver.send_json(end.link, job.body)
         else:
             job.frame = packets.run(cookie, schemas.encode_meta(options), variables, left_ms=left_ms)
-            self.driver.send(end.link, job.frame)
-        if job.admitting and self.driver.admissions:
-            asked, number = self.driver.admissions[-1]
-            job.admission = number if asked == cookie else 0
+            self.world.send(end, job.frame)
+        if job.admitting:
+            numbers = [number for asked, number in self.driver.admissions if asked == cookie]
+            job.admission = numbers[-1] if numbers else 0
+
+    @staticmethod
+    def _options(
+        pipeline: str, as_json: bool, queue: bool, reply: bool, detach: bool, more: tuple[tuple[str, Any], ...]
+    ) -> schemas.RunOptions:
+        encoding = ENCODING_JSON if as_json else "msgpack"
+        return schemas.RunOptions(p=pipeline, enc=encoding, queue=queue, reply=reply, detach=detach, **dict(more))
+
+    def frame_of(
+        self,
+        cookie: bytes,
+        pipeline: str,
+        as_json: bool = True,
+        queue: bool = True,
+        reply: bool = False,
+        detach: bool = False,
+        left_ms: int = 0,
+        variables: bytes = b"1",
+        more: tuple[tuple[str, Any], ...] = (),
+    ) -> bytes:
+        """What `run` sends with the same arguments, on a binary connection."""
+        options = self._options(pipeline, as_json, queue, reply, detach, more)
+        return packets.run(cookie, schemas.encode_meta(options), variables, left_ms=left_ms)
 
     def _verdict(self, job: Job, end: End, left_ms: int) -> frozenset[Code]:
         """What a RUN is to be answered, in the order in which a RUN is checked; a job that is taken enters the model."""
@@ -272,11 +294,13 @@ class Jobs(Feature):
         else:
             self._reported(hold, frame, code, kind)
         if worker.grace_s:
-            self.model.expect(worker, PacketType.ACK, check_number(worker.reports + 1))
             worker.reports += 1
+            if self.world.take is None:
+                # Those of one read are acknowledged together.
+                self.model.expect(worker, PacketType.ACK, check_number(worker.reports))
         worker.heard_at = model.now
         if not worker.is_json:
-            self.driver.send(worker.link, frame)
+            self.world.send(worker, frame)
         elif code == Code.OK:
             self.driver.result(worker.link, cookie, payload)
         else:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from reasonchip_broker.testing.simulation.world import World
 
 FIRSTS = (0, 0, 1, 1, 2, 5, 100)
+BACKS = (0, 0, 1, 2, 3, 6, -1)
+"""How many of the last RESULTs an ACK leaves out."""
+
 NOT_FOUND, GONE, OK = frozenset({Code.COOKIE_NOT_FOUND}), frozenset({Code.OUTCOME_GONE}), frozenset({Code.OK})
 BROKER_WENT_AWAY = frozenset({Code.BROKER_WENT_AWAY})
 
@@ -45,15 +48,17 @@ class Outcomes(Feature):
         if end is None or end.is_json:
             return
         total = len(end.results) - back
-        if total >= 0:
-            self.world.send(end, packets.ack(total))
-        if not end.acknowledged <= total <= len(end.results):
+        if total < 0:
             return
-        for kept in end.results[end.acknowledged : total]:
-            # Of one that another connection owns, or owned, only the owner's word counts.
-            if kept.owner is end and model.outcomes.is_kept(kept, model.now):
-                model.spend(kept)
-        end.acknowledged = total
+        if end.acknowledged <= total <= len(end.results):
+            # What its own requests led to in this very read may have been at the expense of what it acknowledges only now.
+            model.outcomes.settle_client(end, sum(number == end.link.number for number, _ in model.step.outcomes))
+            for kept in end.results[end.acknowledged : total]:
+                # Of one that another connection owns, or owned, only the owner's word counts.
+                if kept.owner is end and model.outcomes.is_kept(kept, model.now):
+                    model.spend(kept)
+            end.acknowledged = total
+        self.world.send(end, packets.ack(total))
 
     # ATTACH
 
@@ -223,7 +228,7 @@ class Outcomes(Feature):
             return chooser.sent_again(who())
 
         return [
-            (3, lambda: chooser.about("ack", who(), one_of((0, 0, 0, 1, -1)))),
+            (3, lambda: chooser.about("ack", who(), one_of(BACKS))),
             (4, attach),
             (3, lambda: chooser.about("status", who(), chooser.cookie(0.6), chance(0.3))),
             (2, again),

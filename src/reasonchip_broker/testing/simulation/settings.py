@@ -1,0 +1,42 @@
+"""How the switchboard of a world is configured: small limits, so that whatever they bound is reached."""
+
+from dataclasses import dataclass, replace
+
+from reasonchip_broker.limits import Limits
+
+LIMITS = Limits(
+    client_jobs_max=8,
+    backlog_jobs_max=10,
+    cancel_grace_s=2.01,
+    kill_grace_s=3.02,
+    heartbeat_s=4.03,
+    lease_s=9.04,
+    handshake_s=5.05,
+    outbox_bytes_mark=400,
+    credit_frames=4,
+    credit_bytes_max=100,
+    ring_chunks_max=6,
+    retention_s=7.0,
+    outcomes_max=30,
+)
+"""Small, so that each of them is reached, and odd, so that hardly ever two things are due in the same moment."""
+
+FEW_MARKS = "few marks"
+TIGHTER: dict[str, Limits] = {
+    "": LIMITS,
+    "few outcomes": replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, outcomes_max=20, client_outcomes_max=9),
+    "few bytes": replace(LIMITS, client_jobs_max=12, outcomes_bytes_max=1500, client_outcomes_bytes_max=700),
+    FEW_MARKS: replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, spent_max=15),
+}
+"""By name, the limits of a world: some more of them are within reach in each, and in some there is room for large packs."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the switchboard of a world is configured."""
+
+    json_slot_rest_ms: int | None = None
+    json_cancel: bool = False
+    admits: bool = False
+    limits: str = ""
+    """Which of `TIGHTER` are its limits."""

@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.limits import Limits
+from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, Limits
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.protocol.codes import ENCODING_JSON, CloseReason, Code, Dialect, PacketType, Role
-from reasonchip_broker.protocol.frames import HEADER, Frame
+from reasonchip_broker.protocol.frames import HEADER, OVERSIZED, Frame
 from reasonchip_broker.protocol.json_v0 import JsonDecoder, is_json, to_binary, to_json
 from reasonchip_broker.routing.effects import Close, Effects, LogLine, Outcome
 from reasonchip_broker.switchboard import Switchboard
@@ -38,6 +38,12 @@ def view(frame: bytes) -> Frame:
     """What a decoder returns for a whole frame of the binary protocol."""
     _, kind, code, attempt, cookie, number, meta_length = HEADER.unpack_from(frame)
     return kind, cookie, frame, code, attempt, number, meta_length
+
+
+def oversized(kind: PacketType, cookie: bytes, attempt: int = 1) -> Frame:
+    """What a decoder returns for a frame over the limit: all that there is of it is its header."""
+    head = HEADER.pack(FRAME_BYTES_SETTABLE, kind, 0, attempt, cookie, 0, 0)
+    return kind + OVERSIZED, cookie, head, 0, attempt, 0, 0
 
 
 def json_packet(packet_type: str, cookie: bytes | None = None, **fields: Any) -> bytes:

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.limits import Limits
+from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import decode, encode
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketType, Role
 from reasonchip_broker.protocol.frames import BinaryDecoder
 from reasonchip_broker.routing.effects import Close
 from reasonchip_broker.routing.timers import TimerKind
-from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver, json_packet, view
+from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver, json_packet, oversized, view
 
 
 def sneak(driver: SwitchboardDriver, link: FakeLink, frame: bytes) -> None:
@@ -29,6 +29,11 @@ def sneak(driver: SwitchboardDriver, link: FakeLink, frame: bytes) -> None:
 def test_view_is_what_a_decoder_returns() -> None:
     frame = encode(PacketType.RUN, 3, 4, b"k" * 16, 5, b"\x80", b"payload")
     assert [view(frame)] == BinaryDecoder(1 << 20).feed(frame)
+
+
+def test_oversized_is_what_a_decoder_returns_for_a_frame_over_its_limit() -> None:
+    frame = oversized(PacketType.RESULT, b"k" * 16, 3)
+    assert [frame] == BinaryDecoder(FRAME_BYTES_SETTABLE - 1).feed(frame[2])
 
 
 def test_json_packets_are_written_as_existing_peers_write_them() -> None:

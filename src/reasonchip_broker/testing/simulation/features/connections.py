@@ -15,7 +15,7 @@ from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features.sessions import Pairs, Sessions
 from reasonchip_broker.testing.simulation.model import ONLY_OK
-from reasonchip_broker.testing.simulation.records import Client, End, Worker, fires_at, require
+from reasonchip_broker.testing.simulation.records import Check, Client, End, Worker, fires_at, require
 from reasonchip_broker.testing.switchboard_driver import FakeLink
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PEERS_MAX = 6
 OFFERS = (("*",), ("p.*",), ("p.a",), ("p.b", "q"))
 CAPACITIES = (1, 2, 2, 3, 5, 9)
 DIALECTS = (Dialect.BINARY, Dialect.BINARY, Dialect.JSON)
-NOT_ALLOWED = frozenset({Code.NOT_ALLOWED})
+NOT_ALLOWED, WORKER_NOT_FOUND = frozenset({Code.NOT_ALLOWED}), frozenset({Code.WORKER_NOT_FOUND})
 LATE_S = 0.02
 """An end that is due may come this much later, since time moves in steps."""
 
@@ -76,6 +76,7 @@ class Connections(Feature):
             "silence": self.silence,
             "ping": self.ping,
             "drain worker": self.drain_worker,
+            "drain named": self.drain_named,
         }
 
     def restarted(self) -> None:
@@ -193,6 +194,28 @@ class Connections(Feature):
             worker.draining = True
             self.world.send(worker, packets.drain(3))
 
+    def drain_named(self, id: int, name: str) -> None:
+        """An operator, who is a client, wants a worker to get no more jobs."""
+        client = self.model.clients.get(id)
+        if client is None or client.is_json or client.greeting_until is not None:
+            return
+        # Workers are nobody's in particular; those of another principal are none to it.
+        worker = self._sessions.connected.get(name) if not client.principal else None
+        if worker is None:
+            self.model.answer(client, PacketType.DRAIN, WORKER_NOT_FOUND)
+        else:
+            self.model.answer(client, PacketType.DRAIN, ONLY_OK)
+            self.model.expect(worker, PacketType.DRAIN, self._check_drain(name))
+            worker.draining = True
+        self.world.send(client, packets.drain(4, name))
+
+    @staticmethod
+    def _check_drain(name: str) -> Check:
+        def check(packet: Packet) -> None:
+            require(schemas.drain_meta(packet.meta).worker == name, "a worker was told that another one is to drain")
+
+        return check
+
     def stood_still(self, until: float, late_s: float) -> None:
         """The broker stands still: silence says nothing until then, and who has not said HELLO has that time yet."""
         self.lease_floor = until
@@ -280,6 +303,9 @@ class Connections(Feature):
         def drain() -> Operation | None:
             return chooser.about("drain worker", chooser.workers(lambda worker: worker.capacity > 0 and chooser.chance(0.1)))
 
+        def drain_named() -> Operation | None:
+            return chooser.about("drain named", chooser.clients(), one_of(NAMES)) if chooser.chance(0.2) else None
+
         return [
             (6, client),
             (8, worker),
@@ -295,4 +321,5 @@ class Connections(Feature):
             (1, lambda: chooser.about("silence", chooser.ends())),
             (1, lambda: chooser.about("ping", chooser.ends())),
             (1, drain),
+            (1, drain_named),
         ]

@@ -30,12 +30,12 @@ from reasonchip_broker.testing.simulation.records import (
     check_number,
     require,
 )
-from reasonchip_broker.testing.switchboard_driver import FakeLink, json_packet
+from reasonchip_broker.testing.switchboard_driver import FakeLink, json_packet, oversized
 
 if TYPE_CHECKING:
     from reasonchip_broker.testing.simulation.world import World
 
-FAILURES = (Code.PROCESSOR_EXCEPTION, Code.EXCEPTION, Code.CANCELLED, 200)
+FAILURES = (Code.PROCESSOR_EXCEPTION, Code.EXCEPTION, Code.CANCELLED, 200, Code.TOO_LARGE)
 FAILURE_TYPES = ("", "Bad", "Worse")
 VARIABLES = (b"1", b"[1,2]", b"7" * 90)
 LEFT_MS = (0, 0, 0, 0, 0, 1, 20, 500, 3111)
@@ -276,7 +276,8 @@ class Jobs(Feature):
     def result(
         self, id: int, cookie: bytes, code: int = Code.OK, attempt: int | None = None, payload: bytes = b"2", kind: str = ""
     ) -> None:
-        """A worker sends RESULT: the right one, or not. No attempt stands for the one that it holds; `kind` is a failure's type."""
+        """A worker sends RESULT: the right one, or not. No attempt stands for the one that it holds; `kind` is a failure's type.
+        With the code TOO_LARGE it is over the frame limit."""
         model, worker = self.model, self.model.workers.get(id)
         if worker is None or worker.greeting_until is not None:
             return
@@ -299,7 +300,9 @@ class Jobs(Feature):
                 # Those of one read are acknowledged together.
                 self.model.expect(worker, PacketType.ACK, check_number(worker.reports))
         worker.heard_at = model.now
-        if not worker.is_json:
+        if code == Code.TOO_LARGE:
+            self.world.deliver(worker, oversized(PacketType.RESULT, cookie, 0 if worker.is_json else attempt))
+        elif not worker.is_json:
             self.world.send(worker, frame)
         elif code == Code.OK:
             self.driver.result(worker.link, cookie, payload)

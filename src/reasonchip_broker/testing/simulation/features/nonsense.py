@@ -1,4 +1,4 @@
-"""What makes no sense: packets of an unknown type, of the wrong role, without what they need, or that are none.
+"""What makes no sense: packets of an unknown type, of the wrong role, without what they need, too large, or that are none.
 
 What must be seen: an answer that says so, or the end of the connection with its reason, and nothing else.
 """
@@ -12,7 +12,7 @@ from reasonchip_broker.protocol.frames import UNKNOWN
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.records import Client, End, Worker
-from reasonchip_broker.testing.switchboard_driver import json_packet
+from reasonchip_broker.testing.switchboard_driver import json_packet, oversized
 
 BAD_META = b"\x81\xa1p\xc1"
 STRANGE = b"k" * 16
@@ -41,7 +41,7 @@ class Nonsense(Feature):
     """What no peer should send."""
 
     def operations(self) -> dict[str, Callable[..., None]]:
-        return {"garbage": self.garbage}
+        return {"garbage": self.garbage, "oversized run": self.oversized_run}
 
     def garbage(self, id: int, choice: int) -> None:
         """A peer says what it should not; it is answered, or let go."""
@@ -70,6 +70,14 @@ class Nonsense(Feature):
             self.model.step.closes[end.link.number] = reason
             self.world.send(end, frame)
 
+    def oversized_run(self, id: int, cookie: bytes) -> None:
+        """A RUN over the frame limit comes, of which there is only the cookie: whatever that is, only this RUN is refused."""
+        end = self.world.speaker(id)
+        if end is None or (end.is_json and isinstance(end, Worker)):
+            return
+        self.model.answer(end, PacketType.RUN, frozenset({Code.TOO_LARGE}))
+        self.world.deliver(end, oversized(PacketType.RUN, cookie, 0 if end.is_json else 1))
+
     def _json_garbage(self, end: End, choice: int) -> None:
         body, to, code = JSON_BODIES[choice % len(JSON_BODIES)]
         if isinstance(end, Client):
@@ -78,4 +86,11 @@ class Nonsense(Feature):
 
     @staticmethod
     def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
-        return [(1, lambda: chooser.about("garbage", chooser.ends(), int(chooser.random() * 100)))]
+        def oversized_run() -> Operation | None:
+            ends = chooser.ends() if chooser.chance(0.1) else chooser.clients()
+            return chooser.about("oversized run", ends, chooser.cookie()) if chooser.chance(0.5) else None
+
+        return [
+            (1, lambda: chooser.about("garbage", chooser.ends(), int(chooser.random() * 100))),
+            (1, oversized_run),
+        ]

@@ -102,7 +102,7 @@ class Sessions(Feature):
         if old is not None and old.away is not None:
             old.away.live = False
             # An operator's word outlasts the connection.
-            worker.draining = old.draining
+            worker.draining = worker.draining or old.draining
         pairs = list(dict.fromkeys(listed))
         confirmed = [pair for pair in pairs if old is not None and self._takes_up(worker, old, *pair)]
         for cookie, attempt in pairs:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reasonchip_broker.protocol.codes import PacketType
+from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.testing.simulation.world import Setting
@@ -21,6 +21,13 @@ def test_a_job_runs_and_ends() -> None:
 
 def test_a_result_that_counts_for_nothing_is_known_to() -> None:
     assert told(RUN, ("result", WORKER, JOB, 0, 7), ("result", WORKER, OTHER), RESULT, RESULT) == ""
+
+
+def test_a_result_over_the_frame_limit_costs_its_own_job() -> None:
+    json = ("disconnect", WORKER), ("connect worker", 3, 2, 1, ())
+    too_large = "result", WORKER, JOB, Code.TOO_LARGE
+    assert told(RUN, ("run", CLIENT, OTHER, "p.a"), too_large, too_large, ("result", WORKER, OTHER)) == ""
+    assert told(*json, RUN, ("result", 3, JOB, Code.TOO_LARGE)) == ""
 
 
 def test_a_job_waits_for_admission() -> None:

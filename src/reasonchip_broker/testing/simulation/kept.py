@@ -9,7 +9,7 @@ from enum import Enum
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.frames import HEADER_BYTES
-from reasonchip_broker.testing.simulation.records import End, Kept
+from reasonchip_broker.testing.simulation.records import End, Job, Kept
 
 EXPIRY_LATE_S = 1.1
 """Outcomes whose retention is over are looked for once a second."""
@@ -82,6 +82,10 @@ class KeptOutcomes:
             return Known.PERHAPS, kept
         return Known.SPENT if kept.is_spent else Known.KEPT, kept
 
+    def over(self) -> Iterable[Job]:
+        """The jobs of which more than a cookie may be known."""
+        return (kept.job for kept in self._kept.values() if not kept.is_spent)
+
     # Making room
 
     def settle(self, clients: Iterable[End], now: float) -> None:
@@ -107,9 +111,9 @@ class KeptOutcomes:
         most = len(unread) + coming + len(self._kept)
         if most <= limits.client_outcomes_max and most * UNSEEN_BYTES <= limits.client_outcomes_bytes_max:
             return
-        own = [kept for kept in self._kept.values() if kept.owner is client and not kept.is_spent]
-        unheard = [kept for kept in own if kept.is_unheard]
-        size = sum(map(size_of, own)) + coming * UNSEEN_BYTES
+        own = {cookie: kept for cookie, kept in self._kept.items() if kept.owner is client and not kept.is_spent}
+        unheard = [kept for kept in own.values() if kept.is_unheard]
+        size = sum(map(size_of, own.values())) + coming * UNSEEN_BYTES
         first = max(0, len(unread) + coming + len(unheard) - limits.client_outcomes_max)
         # Which of those that were told and those that were not go first depends on when they ended: so either.
         for kept in unheard[:first] if size <= limits.client_outcomes_bytes_max else unheard:
@@ -117,7 +121,9 @@ class KeptOutcomes:
         for place, kept in enumerate(unread):
             if place >= first and size <= limits.client_outcomes_bytes_max:
                 break
-            if kept.owner is client and not kept.is_spent:
+            # It may have been sent the same outcome twice, and the time of some may be over.
+            if own.get(kept.job.cookie) is kept:
+                del own[kept.job.cookie]
                 size -= size_of(kept)
                 evict(kept)
 

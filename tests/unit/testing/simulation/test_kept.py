@@ -107,6 +107,24 @@ def test_a_client_that_acknowledges_nothing_keeps_its_newest_outcomes() -> None:
         assert all_known(outcomes, client, keeps) == "PPK"
 
 
+def test_an_outcome_that_a_client_was_sent_twice_makes_room_once_and_one_whose_time_is_over_not_at_all() -> None:
+    outcomes, client = KeptOutcomes(replace(LIMITS, outcomes_max=100, client_outcomes_bytes_max=UNSEEN_BYTES)), owner()
+    keeps = [over(client, number) for number in range(3)]
+    for kept in keeps:
+        outcomes.keep(kept, 100.0)
+    client.results += [over(client, 7), keeps[0], keeps[0], *keeps[1:]]
+    assert all_known(outcomes, client, keeps) == "PPK"
+
+
+def test_jobs_that_are_over_are_those_of_which_more_than_a_cookie_may_be_known() -> None:
+    outcomes, client = KeptOutcomes(LIMITS), owner()
+    keeps = [over(client, number) for number in range(2)]
+    for kept in keeps:
+        outcomes.keep(kept, 100.0)
+    outcomes.spend(keeps[0])
+    assert list(outcomes.over()) == [keeps[1].job]
+
+
 def test_of_what_a_client_was_told_and_what_it_was_not_either_may_go_first() -> None:
     outcomes, client = KeptOutcomes(replace(LIMITS, outcomes_max=100, client_outcomes_max=2)), owner()
     keeps = [over(client, number) for number in range(4)]

@@ -9,12 +9,14 @@ beyond that, in chunks or in bytes, is missing or refused, and nothing else is f
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.records import BrokenPromise, End, Follow, Hold, Job, Kept, Worker, require
+from reasonchip_broker.testing.simulation.rings import Held
 from reasonchip_broker.testing.switchboard_driver import FakeLink
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ PAYLOADS = (b"c", b"chunk", b"0" * 40, b"1" * 120)
 """Two of the third are within a window, three are not; the last is over it, and goes alone."""
 
 ENCODING = "text"
+GAP_BYTES = 60
+"""What is kept in the place of a chunk that is missing is not larger."""
+
+ANY_RINGS_BYTES = 100_000
+"""All rings of a world together never have so much."""
 
 Operation = tuple[object, ...]
 
@@ -40,32 +47,37 @@ class Stream:
         "credited",
         "floor",
         "flushed",
+        "held",
         "input_credit",
+        "input_held",
         "input_next",
         "input_sent",
         "inputs",
-        "lowest",
         "owed",
         "sizes",
+        "taken",
         "touched",
     )
 
-    def __init__(self, credit: int) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.chunks: list[tuple[int, bytes] | None] = []
         """Attempt and payload of each chunk of progress; None for one that is known to be missing."""
         self.sizes: list[int] = []
         """How many bytes of payload each had, also of those that are missing."""
-        self.lowest = 1
-        """The oldest chunk that the broker must still have."""
+        self.held = Held(limits)
+        """Which chunks the broker must still have."""
+        self.taken = 0
+        """Up to which number nobody held its worker back, at the end of the last step."""
         self.base = 0
         """The last number of earlier attempts."""
         self.credited = self.floor = 0
         """Up to which number the worker has credit again; `floor` is what it should be."""
         self.after_break = False
         self.inputs: list[bytes] = []
+        self.input_held = Held(limits)
         self.input_next = 1
         """The number that the worker of this attempt is to be sent next."""
-        self.input_credit = credit
+        self.input_credit = limits.credit_frames
         self.input_sent = 0
         """The highest number that any attempt was sent."""
         self.owed: list[tuple[int, End]] = []
@@ -112,7 +124,7 @@ class Streams(Feature):
     def of(self, job: Job) -> Stream:
         """The stream of a job; made if it has none."""
         if job.streams is None:
-            job.streams = Stream(self.model.limits.credit_frames)
+            job.streams = Stream(self.model.limits)
         stream: Stream = job.streams
         return stream
 
@@ -162,7 +174,7 @@ class Streams(Feature):
         self._send_chunk(worker, job, hold, payload, wrong)
 
     def _send_chunk(self, worker: Worker, job: Job, hold: Hold, payload: bytes, wrong: int) -> None:
-        stream, limits = self.of(job), self.model.limits
+        stream = self.of(job)
         number = stream.last - stream.base + 1 + wrong
         frame = packets.progress(job.cookie, hold.attempt, number, payload, ENCODING)
         missing = wrong if wrong > 0 and stream.after_break else 0
@@ -177,15 +189,36 @@ class Streams(Feature):
             stream.put(0, *[None] * missing)
             # They were sent before the break, and credit has begun anew since.
             stream.credited = stream.floor = stream.last
-            stream.lowest = stream.last + 1
+            stream.held.drop(missing)
         if self._fits(stream.sizes[stream.credited :], payload):
             stream.put(len(payload), (hold.attempt, payload))
         else:
             self.dropped += 1
             stream.put(len(payload), None)
-        stream.lowest = max(stream.lowest, stream.last - limits.ring_chunks_max + 1)
+        taken = max(stream.taken, stream.credited, self._taken(job, stream, stream.last - 1))
+        stream.held.append(max(len(frame), GAP_BYTES), taken, crowded=self._is_crowded(len(frame)))
         self.touch(job)
         self.world.send(worker, frame)
+
+    @staticmethod
+    def _taken(job: Job, stream: Stream, last: int) -> int:
+        """How far who holds the worker back has come; nobody does if the owner has gone, or wants no progress."""
+        primary = job.followers.get(job.owner.id) if job.owner is not None else None
+        return primary.next - 1 if primary is not None and primary.next else last
+
+    def _is_crowded(self, size: int) -> bool:
+        """Whether all rings together may have too much with so many bytes more; what there is of jobs that are over may be gone then."""
+        model = self.model
+        if model.limits.rings_bytes_max > ANY_RINGS_BYTES:
+            return False
+        over = [job.streams for job in model.outcomes.over() if job.streams is not None]
+        streams = [job.streams for job in model.jobs.values() if job.streams is not None] + over
+        total = size + sum(stream.held.bytes_max + stream.input_held.bytes_max for stream in streams)
+        if total <= model.limits.rings_bytes_max:
+            return False
+        for stream in over:
+            stream.held.drop()
+        return True
 
     def _saw_progress(self, link: FakeLink, packet: Packet, _: bytes) -> None:
         end = self.model.by_link.get(link.number)
@@ -216,7 +249,7 @@ class Streams(Feature):
     def _check_gap(self, job: Job, stream: Stream, follow: Follow, last: int) -> None:
         """Only what is no longer there is missing, and nothing for the owner's connection that could have had it."""
         for number in range(follow.next, last + 1):
-            if stream.chunks[number - 1] is not None and number >= stream.lowest:
+            if stream.chunks[number - 1] is not None and number >= stream.held.lowest:
                 raise BrokenPromise(f"a gap where chunk {number} of {job.cookie!r} must still be there")
 
     def _before_result(self, link: FakeLink, kept: Kept, packet: Packet) -> None:
@@ -269,6 +302,8 @@ class Streams(Feature):
             refusal = NOT_FOUND
         elif job.hold is not None and job.hold.worker.is_json:
             refusal = NOT_ALLOWED
+        elif wrong < 0 and 0 < self._oldest_input(job) <= number < self.of(job).input_held.lowest:
+            return  # whether the broker has that one yet nobody knows
         elif wrong > 0 or (wrong and self._differs(self.of(job), number, payload)):
             refusal = BAD_PACKET
         elif wrong:
@@ -277,6 +312,8 @@ class Streams(Feature):
         else:
             stream = self.of(job)
             if self._fits([len(sent) for sent in stream.inputs[stream.input_sent :]], payload):
+                size = len(packets.input_chunk(cookie, number, payload, ENCODING))
+                stream.input_held.append(size, stream.input_sent, crowded=self._is_crowded(size))
                 stream.inputs.append(payload)
                 stream.owed.append((number, end))
                 self.touch(job)
@@ -288,8 +325,11 @@ class Streams(Feature):
 
     def _differs(self, stream: Stream, number: int, payload: bytes) -> bool:
         """Whether the broker still has another chunk of that number, which somebody else must have sent."""
-        held = max(0, len(stream.inputs) - self.model.limits.ring_chunks_max) < number
-        return held and payload != stream.inputs[number - 1]
+        return stream.input_held.lowest <= number and payload != stream.inputs[number - 1]
+
+    def _oldest_input(self, job: Job) -> int:
+        """The number of the oldest chunk that the broker may have yet."""
+        return max(1, len(self.of(job).inputs) - self.model.limits.ring_chunks_max + 1)
 
     def take_input(self, id: int, cookie: bytes, frames: int, attempt: int | None = None) -> None:
         """A handler has taken some input, or says so."""
@@ -335,8 +375,8 @@ class Streams(Feature):
         if first != stream.input_next or packet.number > len(stream.inputs):
             raise BrokenPromise(f"INPUT {first} of {packet.cookie!r}, after {stream.input_next - 1}")
         if packet.code == Code.GAP:
-            dropped = len(stream.inputs) - self.model.limits.ring_chunks_max
-            require(packet.number <= dropped, f"a gap where input {dropped + 1} of {packet.cookie!r} must still be there")
+            lowest = stream.input_held.lowest
+            require(packet.number < lowest, f"a gap where input {lowest} of {packet.cookie!r} must still be there")
         elif packet.payload != stream.inputs[packet.number - 1]:
             raise BrokenPromise(f"input {packet.number} of {packet.cookie!r} is not what was sent")
         require(stream.input_credit > 0, f"input {packet.number} of {packet.cookie!r} without credit")
@@ -396,8 +436,7 @@ class Streams(Feature):
         for follow in job.followers.values():
             if follow.next and follow.next <= stream.last and follow.credit and not follow.end.congested:
                 raise BrokenPromise(f"chunk {follow.next} of {job.cookie!r} was not sent, though there is credit")
-        primary = job.followers.get(job.owner.id) if job.owner is not None else None
-        taken = primary.next - 1 if primary is not None and primary.next else stream.last
+        taken = stream.taken = self._taken(job, stream, stream.last)
         held = hold is not None and not hold.worker.is_json and hold.worker.id in model.workers
         if held:
             stream.floor = max(stream.floor, taken)

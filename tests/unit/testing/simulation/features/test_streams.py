@@ -7,6 +7,7 @@ import pytest
 from reasonchip_broker.routing.allowance import Allowance
 from reasonchip_broker.routing.replay import Ring
 from reasonchip_broker.routing.streams import Streams
+from reasonchip_broker.testing.simulation.settings import Setting
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 from tests.unit.testing.simulation.faulty import CLIENT, WORKER, found, told
 
@@ -36,6 +37,35 @@ def test_input_goes_to_the_worker_and_to_each_attempt() -> None:
     again = *RUN[:10], (("att", 2), ("back", 0))
     lost = ("disconnect", WORKER), ("connect worker", 3, 1, 1, ("*",)), ("advance", 0.1)
     assert told(again, *[INPUT] * 3, *lost, INPUT, ("take input", 3, JOB, 5), ("result", 3, JOB)) == ""
+
+
+def test_where_rings_are_small_older_chunks_may_be_gone_and_of_jobs_that_are_over_all() -> None:
+    other, long, late = ("connect client", 3, 1), b"0" * 40, b"cookie         2"
+    credit = ("credit", CLIENT, JOB, 4)
+    own = [("progress", WORKER, JOB, long), credit] * 5
+    repeat = [("input", CLIENT, JOB, long, wrong) for wrong in (-1, -3, -6)]
+    inputs = [("input", CLIENT, JOB, long), ("take input", WORKER, JOB, 4)] * 6
+    story = RUN, *own, other, ("attach", 3, JOB, 1, False), *inputs, *repeat, RESULT
+    follows = [("run", CLIENT, cookie, *RUN[3:]) for cookie in (late, b"cookie         3")]
+    more = [("progress", WORKER, cookie, long) for cookie in (late, b"cookie         3") for _ in range(4)]
+    assert told(*story, *follows, *more, ("attach", 3, JOB, 1), setting=Setting(limits="small rings")) == ""
+
+
+@needs_interpreted_core
+def test_a_chunk_that_somebody_has_yet_to_take_and_that_is_gone_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    original = Ring.append
+
+    def append(self: Ring, frame: bytes) -> None:
+        self.taken = self.last
+        original(self, frame)
+
+    monkeypatch.setattr(Ring, "append", append)
+    # They are within the credit, and for a while the owner takes none of them.
+    chunks = [("progress", WORKER, JOB, b"0" * 20)] * 4
+    story = RUN, ("congest", CLIENT), *chunks, ("unblock", CLIENT), RESULT
+    assert "a gap where chunk 1" in told(*story, setting=Setting(limits="small rings"))
 
 
 @needs_interpreted_core

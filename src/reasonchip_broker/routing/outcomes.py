@@ -104,7 +104,7 @@ class Outcomes:
         self.count += 1
         self.bytes += len(frame)
         if keep is None:
-            route.deadline = now + self.retention_s
+            route.deadline = self.deadline
             self.queue.append(route)
         else:
             route.deadline = now + min(keep / 1000, self._retention_max_s)
@@ -113,9 +113,14 @@ class Outcomes:
         route.owner.kept_bytes += len(frame)
         self.settle()
 
+    @property
+    def deadline(self) -> float:
+        """When an outcome of now is forgotten that is kept for the usual time: a little later, together with others."""
+        return (int((self._clock.now + self.retention_s) / SPAN_S) + 1) * SPAN_S
+
     def add(self, packs: list[Pack]) -> None:
         """Keep what is new in some packs: it goes to their clients now. (Written out: this is the hot path.)"""
-        queue, deadline = self.queue, self._clock.now + self.retention_s + SPAN_S
+        queue = self.queue
         all_new = all_bytes = 0
         for pack in packs:
             owner, frames, before = pack.owner, pack.frames, pack.size
@@ -123,7 +128,6 @@ class Outcomes:
                 new = frames[before:]
             else:
                 new = frames[:]
-                pack.deadline = deadline
                 queue.append(pack)
                 waiting = owner.unacknowledged
                 if waiting is None:

@@ -17,7 +17,7 @@ SIZE_MAX = 256
 """No more outcomes are kept in a pack."""
 
 SPAN_S = 0.05
-"""Nor any that ended so much later than the first: all are forgotten together."""
+"""Outcomes of the same so many seconds are forgotten at the same time, and so may share a pack."""
 
 COOKIE = slice(8, 24)
 """Where it stands in a frame."""
@@ -28,7 +28,6 @@ class Pack:
     """Some outcomes, in the order in which they ended."""
 
     __slots__ = (
-        "began_at",
         "bytes",
         "deadline",
         "ends_in",
@@ -45,15 +44,14 @@ class Pack:
         "told",
     )
 
-    def __init__(self, first: Route, now: float) -> None:
+    def __init__(self, first: Route, deadline: float) -> None:
         self.owner = first.owner
         """The client that was sent them."""
         self.principal = first.principal
         self.options = first.options
         self.kind = first.kind
-        self.began_at = now
-        self.deadline = 0.0
-        """When they are forgotten: when the last of them may be."""
+        self.deadline = deadline
+        """When they are forgotten."""
         self.frames: list[bytes] = []
         """Their RESULTs, and the bare headers of those that are shrunk; nothing once the pack is open."""
         self.taken: list[float] = []
@@ -73,14 +71,14 @@ class Pack:
         self.routes: list[Route] | None = None
         """The jobs, once the pack is open."""
 
-    def goes_on(self, options: RunOptions, now: float) -> bool:
-        """Whether jobs with these options may be added."""
+    def goes_on(self, options: RunOptions, deadline: float) -> bool:
+        """Whether jobs with these options, whose outcomes are to be forgotten then, may be added."""
         return (
             self.options is options
             and self.state is RouteState.OVER
             and self.routes is None
             and self.size < SIZE_MAX
-            and now - self.began_at < SPAN_S
+            and self.deadline == deadline
         )
 
     def cookies(self) -> list[bytes]:

@@ -147,10 +147,10 @@ class PlainPath:
         owner, options = route.owner, route.options
         if owner.unacknowledged is None or options.detach:
             return None
-        now = self._dispatcher.clock.now
+        deadline = self._dispatcher.outcomes.deadline
         pack = owner.last_pack
-        if pack is None or owner.pack is not None or not pack.goes_on(options, now):
-            pack = Pack(route, now)
+        if pack is None or owner.pack is not None or not pack.goes_on(options, deadline):
+            pack = Pack(route, deadline)
         owner.pack = pack
         packs.append(pack)
         return pack

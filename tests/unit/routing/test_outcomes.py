@@ -181,6 +181,7 @@ def test_outcomes_that_made_room_are_not_remembered_one_by_one(keep: int | None)
 def test_a_client_keeps_one_outcome_however_large_it_is(code: Code) -> None:
     driver = driven(client_outcomes_bytes_max=1_000)
     client, worker = driver.client(), driver.worker()
+    cookie = b""
     for _ in range(2):
         cookie = driver.run(client)
         ok, failed = packets.result(cookie, 1, bytes(5_000), "bytes"), packets.failed(cookie, 1, code, 5_000 * "x")

@@ -57,12 +57,21 @@ def make_pack(now: float = 5.0) -> Pack:
 # The pack itself
 
 
-def test_a_pack_takes_jobs_with_the_same_options_for_a_while() -> None:
+def test_a_pack_takes_jobs_with_the_same_options_that_are_forgotten_at_the_same_time() -> None:
     pack = make_pack()
     assert pack.goes_on(OPTIONS, 5.0)
     assert not pack.goes_on(RunOptions(p="p"), 5.0)
-    assert pack.goes_on(OPTIONS, 5.0 + 0.9 * SPAN_S)
-    assert not pack.goes_on(OPTIONS, 5.0 + 1.1 * SPAN_S)
+    assert not pack.goes_on(OPTIONS, 5.05)
+
+
+@pytest.mark.parametrize("retention_s", [0.3, 7.0, 300.0])
+def test_an_outcome_is_kept_for_its_retention_and_at_most_a_moment_longer(retention_s: float) -> None:
+    driver = driven(retention_s=retention_s)
+    outcomes = inside(driver).outcomes
+    for _ in range(1000):
+        driver.advance(0.00173)
+        inside(driver).clock.now = driver.clock.now
+        assert 0.0 < outcomes.deadline - driver.clock.now - retention_s <= SPAN_S + 1e-6
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,13 @@ LIMITS = Limits(
 """Small, so that each of them is reached, and odd, so that hardly ever two things are due in the same moment."""
 
 FEW_MARKS = "few marks"
+ROOMY = "roomy"
 TIGHTER: dict[str, Limits] = {
     "": LIMITS,
     "few outcomes": replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, outcomes_max=20, client_outcomes_max=9),
     "few bytes": replace(LIMITS, client_jobs_max=12, outcomes_bytes_max=1500, client_outcomes_bytes_max=700),
     "small rings": replace(LIMITS, ring_bytes_max=180, rings_bytes_max=900),
+    ROOMY: replace(LIMITS, outcomes_max=10_000),
     FEW_MARKS: replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, spent_max=15),
 }
 """By name, the limits of a world: some more of them are within reach in each, and in some there is room for large packs."""

@@ -207,7 +207,7 @@ class Streams(Feature):
         return primary.next - 1 if primary is not None and primary.next else last
 
     def _is_crowded(self, size: int) -> bool:
-        """Whether all rings together may have too much with so many bytes more; what there is of jobs that are over may be gone then."""
+        """Whether all rings may have too much with so many bytes more; what there is of jobs that are over may be gone then."""
         model = self.model
         if model.limits.rings_bytes_max > ANY_RINGS_BYTES:
             return False

@@ -38,7 +38,7 @@ def test_an_operator_drains_a_worker_by_its_name_also_for_when_it_comes_back() -
 @pytest.mark.parametrize(
     ("owner", "name", "by", "broken"),
     [
-        (Requests, "_leave", nothing, "got one more job"),
+        (Requests, "_leave", nothing, "slots are free, and 2 should be"),
         (Requests, "drain_worker", nothing, "no answer to"),
         (Sessions, "find", lambda *_: None, "answered WORKER_NOT_FOUND, and not OK"),
     ],

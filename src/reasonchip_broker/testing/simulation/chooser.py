@@ -50,6 +50,25 @@ class Chooser:
             return self.one_of(list(jobs))
         return self.one_of(list(world.spent)) if world.spent else self.new_cookie()
 
+    def back(self, end: End) -> int:
+        """How many of the last RESULTs that an end was sent its next ACK leaves out."""
+        unread = len(end.results) - end.acknowledged
+        return int(self.random() * unread) if unread > 1 and self.random() < 0.8 else self.one_of((0, 0, 1, 2, -1))
+
+    def outcome(self, end: End) -> bytes:
+        """The cookie of a job that is over, mostly: one at an edge of what is kept for an end, or any that it was sent."""
+        results, share = end.results, self.random()
+        if not results or share < 0.3:
+            return self.cookie(0.5)
+        if share < 0.7:
+            place = end.acknowledged - 1 + int(self.random() * 3)
+        elif share < 0.85:
+            # The oldest of those that there is room for.
+            place = len(results) - self.world().model.limits.client_outcomes_max + int(self.random() * 2)
+        else:
+            place = int(self.random() * len(results))
+        return results[min(max(place, 0), len(results) - 1)].job.cookie
+
     def sent_again(self, ends: Sequence[End]) -> "Operation | None":
         """A RUN that was sent before, on one of these connections, as after a lost one."""
         world = self.world()

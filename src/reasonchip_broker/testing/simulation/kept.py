@@ -23,7 +23,7 @@ UNSEEN_BYTES = 700
 """An outcome that nobody was sent is not larger."""
 
 SEVERAL = 1000
-"""No client of a simulation has so many outcomes."""
+"""There are not so many outcomes, or cookies, in a simulation."""
 
 
 class Known(Enum):
@@ -81,6 +81,10 @@ class KeptOutcomes:
         if now >= kept.certain_until:
             return Known.PERHAPS, kept
         return Known.SPENT if kept.is_spent else Known.KEPT, kept
+
+    def cookies(self) -> list[bytes]:
+        """All cookies of which anything may be known."""
+        return list(self._kept)
 
     def over(self) -> Iterable[Job]:
         """The jobs of which more than a cookie may be known."""
@@ -141,12 +145,17 @@ class KeptOutcomes:
             evict(kept)
 
     def _drop_marks(self) -> None:
-        """Of all cookies of which there is nothing else, those go first whose RUN came first."""
+        """Of all cookies with nothing else to them those go first whose RUN came first, but for such as are kept with outcomes."""
         marks = [kept for kept in self._kept.values() if kept.is_spent or kept.gone_at == NEVER]
-        excess = len(marks) - self._limits.spent_max
-        if excess > 0:
-            for oldest in sorted(marks, key=lambda kept: kept.job.entered)[:excess]:
-                oldest.certain_until = 0.0
+        if len(marks) <= self._limits.spent_max:
+            return
+        outcomes = [kept for kept in self._kept.values() if not kept.is_spent]
+        newer, staying = len(marks), 0
+        for kept in sorted(marks, key=lambda kept: kept.job.entered):
+            newer -= 1
+            if newer + staying >= self._limits.spent_max:
+                kept.certain_until = 0.0
+            staying += any(other.owner is kept.owner and abs(other.ended_at - kept.ended_at) < TOGETHER_S for other in outcomes)
 
 
 def size_of(kept: Kept) -> int:

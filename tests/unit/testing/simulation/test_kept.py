@@ -144,10 +144,21 @@ def test_of_what_a_client_was_told_and_what_it_was_not_either_may_go_first() -> 
 def test_of_too_many_marks_those_are_dropped_whose_job_came_first() -> None:
     outcomes, client = KeptOutcomes(replace(LIMITS, spent_max=2, outcomes_max=100)), owner()
     keeps = [over(client, number) for number in range(4)]
-    for kept, entered in zip(keeps, (3, 1, 2, 4), strict=True):
+    for kept, entered, now in zip(keeps, (3, 1, 2, 4), (100.0, 100.0, 100.0, 101.0), strict=True):
         kept.job.entered = entered
-        outcomes.keep(kept, 100.0)
+        outcomes.keep(kept, now)
     assert all_known(outcomes, client, keeps) == "KKKK"
     for kept in keeps[:3]:
         outcomes.spend(kept)
     assert all_known(outcomes, client, keeps) == "SPSK"
+
+
+def test_a_mark_that_stays_for_an_outcome_beside_it_may_cost_a_newer_one_its_place() -> None:
+    outcomes, client = KeptOutcomes(replace(LIMITS, spent_max=2, outcomes_max=100)), owner()
+    keeps = [over(client, number) for number in range(4)]
+    for kept, now in zip(keeps, (101.0, 100.0, 100.0, 101.01), strict=True):
+        kept.job.entered = kept.job.cookie[-1]
+        outcomes.keep(kept, now)
+    for kept in keeps[:3]:
+        outcomes.spend(kept)
+    assert all_known(outcomes, client, keeps) == "PPSK"

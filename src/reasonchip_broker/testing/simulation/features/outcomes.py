@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from reasonchip_broker.testing.simulation.world import World
 
 FIRSTS = (0, 0, 1, 1, 2, 5, 100)
-BACKS = (0, 0, 1, 2, 3, 6, -1)
-"""How many of the last RESULTs an ACK leaves out."""
-
 NOT_FOUND, GONE, OK = frozenset({Code.COOKIE_NOT_FOUND}), frozenset({Code.OUTCOME_GONE}), frozenset({Code.OK})
 BROKER_WENT_AWAY = frozenset({Code.BROKER_WENT_AWAY})
 
@@ -218,18 +215,24 @@ class Outcomes(Feature):
     def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
         chance, one_of = chooser.chance, chooser.one_of
 
-        def attach() -> Operation | None:
-            return chooser.about("attach", who(), chooser.cookie(0.6), one_of(FIRSTS), chance(0.5))
+        def ask(name: str, *arguments: Callable[[], object]) -> Operation | None:
+            ends = who()
+            end = one_of(ends) if ends else None
+            # Whose outcome it was is one thing, and who asks for it another.
+            about = chooser.outcome(one_of(ends) if chance(0.3) else end) if end is not None else b""
+            return (name, end.id, about, *(argument() for argument in arguments)) if end is not None else None
+
+        def ack() -> Operation | None:
+            ends = [end for end in who() if len(end.results) - end.acknowledged > 2 or chance(0.2)]
+            end = one_of(ends) if ends else None
+            return ("ack", end.id, chooser.back(end)) if end is not None else None
 
         def who() -> list[End]:
             return chooser.ends(lambda end: not end.is_json and (not isinstance(end, Worker) or chance(0.1)))
 
-        def again() -> Operation | None:
-            return chooser.sent_again(who())
-
         return [
-            (3, lambda: chooser.about("ack", who(), one_of(BACKS))),
-            (4, attach),
-            (3, lambda: chooser.about("status", who(), chooser.cookie(0.6), chance(0.3))),
-            (2, again),
+            (3, ack),
+            (4, lambda: ask("attach", lambda: one_of(FIRSTS), lambda: chance(0.5))),
+            (3, lambda: ask("status", lambda: chance(0.3))),
+            (2, lambda: chooser.sent_again(who())),
         ]

@@ -21,9 +21,9 @@ from reasonchip_broker.routing.effects import Close
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features.jobs import FAILURES, LEFT_MS, VARIABLES, Jobs, more_options
-from reasonchip_broker.testing.simulation.features.outcomes import BACKS, FIRSTS
+from reasonchip_broker.testing.simulation.features.outcomes import FIRSTS
 from reasonchip_broker.testing.simulation.features.streams import PAYLOADS
-from reasonchip_broker.testing.simulation.kept import Known
+from reasonchip_broker.testing.simulation.kept import SEVERAL, Known
 from reasonchip_broker.testing.simulation.records import PIPELINES, End, Worker, check_number
 from reasonchip_broker.testing.switchboard_driver import FakeLink, view
 
@@ -109,7 +109,10 @@ class Reads(Feature):
         may_evict = False
         for operation in operations:
             name, subject, *_ = operation
-            if name != "ack":
+            if name == "ack":
+                # What it spends may be at the expense of older marks.
+                may_evict = may_evict or self.model.limits.spent_max < SEVERAL
+            else:
                 known = self.model.known(subject)[0]
                 is_over = known is not Known.NOT and subject not in self.model.jobs
                 # Whatever ends a job, or sends its outcome, may be at the expense of an older one.
@@ -179,11 +182,19 @@ class Reads(Feature):
         step.arrived = step.doubtful = None
         step.may_be_unanswered = False
 
+    # The quiet phase
+
+    def calm(self) -> None:
+        """What became of all jobs that are over is asked, once for each principal: who is told the truth of one, and who of none?"""
+        askers = {client.principal: client for client in self.model.clients.values() if not client.is_json}
+        for client in askers.values():
+            self.requests(client.id, [("status", cookie) for cookie in self.model.outcomes.cookies()])
+
     # Choices
 
     @staticmethod
     def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
-        return [(6, lambda: some_requests(chooser)), (8, lambda: some_reports(chooser))]
+        return [(8, lambda: some_requests(chooser)), (10, lambda: some_reports(chooser))]
 
 
 def some_requests(chooser: Chooser) -> Operation | None:
@@ -196,7 +207,7 @@ def some_requests(chooser: Chooser) -> Operation | None:
     end = one_of(ends)
     plain = one_of(PIPELINES[:3]), False, True, False, chance(0.1)
     choices: list[Callable[[], Operation]] = [lambda: ("run", chooser.new_cookie(), *plain)] * 12
-    if chance(0.6):
+    if chance(0.4):
         choices += [choose for weight, choose in _requests(chooser, end) for _ in range(weight)]
     return "requests", end.id, tuple(one_of(choices)() for _ in range(1 + int(chooser.random() * FRAMES_MAX)))
 
@@ -211,9 +222,9 @@ def _requests(chooser: Chooser, end: End) -> list[tuple[int, Callable[[], Operat
 
     return [
         (2, run),
-        (1, lambda: ("ack", one_of(BACKS))),
-        (1, lambda: ("attach", chooser.cookie(0.5), one_of(FIRSTS), chance(0.5))),
-        (1, lambda: ("status", chooser.cookie(0.5), chance(0.3))),
+        (1, lambda: ("ack", chooser.back(end))),
+        (1, lambda: ("attach", chooser.outcome(end), one_of(FIRSTS), chance(0.5))),
+        (1, lambda: ("status", chooser.outcome(end), chance(0.3))),
         (1, lambda: ("cancel", chooser.cookie(), chance(0.3))),
     ]
 
@@ -228,7 +239,7 @@ def some_reports(chooser: Chooser) -> Operation | None:
     cookies = list(worker.held)
     if chance(0.5):
         cookies = [cookie for _, cookie in sorted((chooser.random(), cookie) for cookie in cookies)]
-    if chance(0.5):
+    if chance(0.7):
         return "reports", worker.id, tuple(("result", cookie) for cookie in cookies if chance(0.9))
     operations: list[Operation] = []
     for cookie in cookies:

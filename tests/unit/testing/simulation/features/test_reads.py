@@ -8,11 +8,14 @@ import pytest
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.protocol.codes import Code, JobState
+from reasonchip_broker.protocol.schemas import JobStatus
+from reasonchip_broker.routing import followers
 from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import PlainPath
+from reasonchip_broker.routing.status import Status
 from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.features.reads import Reads
@@ -105,6 +108,17 @@ def test_what_is_nobodys_read_does_nothing() -> None:
     json = ("connect client", 7, 2), ("connect worker", 8, 2, 1, ("*",))
     assert told(*json, *(("requests", id, (plain(JOBS[0]),)) for id in (7, 9)), ("requests", CLIENT, ())) == ""
     assert told(*json, *(("reports", id, (("result", JOBS[0]),)) for id in (CLIENT, 8, 9)), ("reports", WORKER, ())) == ""
+
+
+@needs_interpreted_core
+def test_at_the_end_what_became_of_all_jobs_is_asked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    story = ("connect client", BACK, 1, "other"), runs(*JOBS[:3]), results(*JOBS[:3])
+    assert wrong(*story) == ""
+    monkeypatch.setattr(Status, "of", lambda *_, **__: JobStatus(state=JobState.OVER, out=Code.EXCEPTION))
+    assert "an outcome is told wrongly" in wrong(*story)
+    monkeypatch.undo()
+    monkeypatch.setattr(followers, "may", lambda *_: True)
+    assert "answered OK, and not COOKIE_NOT_FOUND" in wrong(*story)
 
 
 def test_the_model_is_told_of_what_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:

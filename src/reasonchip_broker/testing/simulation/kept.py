@@ -112,13 +112,14 @@ class KeptOutcomes:
         """A client that does not acknowledge keeps its newest outcomes; `coming` more are on their way to it in this step."""
         limits = self._limits
         unread = client.results[client.acknowledged :]
-        most = len(unread) + coming + len(self._kept)
+        most = len(unread) + coming + max(len(self._kept), client.unheard)
         if most <= limits.client_outcomes_max and most * UNSEEN_BYTES <= limits.client_outcomes_bytes_max:
             return
         own = {cookie: kept for cookie, kept in self._kept.items() if kept.owner is client and not kept.is_spent}
         unheard = [kept for kept in own.values() if kept.is_unheard]
         size = sum(map(size_of, own.values())) + coming * UNSEEN_BYTES
-        first = max(0, len(unread) + coming + len(unheard) - limits.client_outcomes_max)
+        # One that somebody else has taken over, or that is gone, may count as well until it comes up.
+        first = max(0, len(unread) + coming + client.unheard - limits.client_outcomes_max)
         # Which of those that were told and those that were not go first depends on when they ended: so either.
         for kept in unheard[:first] if size <= limits.client_outcomes_bytes_max else unheard:
             evict(kept)

@@ -192,7 +192,9 @@ class Model:
         for end in listeners:
             self.step.outcomes[end.link.number, job.cookie] = kept
         if job.owner is None or not job.owner.is_json or job.owner not in listeners:
-            kept.is_unheard = job.owner is not None and job.owner not in listeners
+            if job.owner is not None and job.owner not in listeners:
+                kept.is_unheard = True
+                job.owner.unheard += 1
             self.keep(kept)
         hold = job.hold
         if hold is not None:

@@ -77,6 +77,7 @@ class End:
         "results",
         "silent",
         "unfinished",
+        "unheard",
     )
 
     def __init__(self, id: int, link: FakeLink, heard_at: float, principal: str = "", queues: bool = True) -> None:
@@ -96,6 +97,8 @@ class End:
         self.results: list[Kept] = []
         """What it was sent as outcomes, in order."""
         self.acknowledged = 0
+        self.unheard = 0
+        """How many jobs of its own are over that it was not to be told of."""
 
 
 class Client(End):

@@ -130,6 +130,7 @@ def test_of_what_a_client_was_told_and_what_it_was_not_either_may_go_first() -> 
     keeps = [over(client, number) for number in range(4)]
     for number, kept in enumerate(keeps):
         kept.is_unheard = number % 2 == 0
+        client.unheard += kept.is_unheard
         outcomes.keep(kept, 100.0)
         if not kept.is_unheard:
             client.results.append(kept)

@@ -61,6 +61,16 @@ def test_nothing_waits_in_an_empty_backlog() -> None:
     assert (line.pop(pool), line.backlog.jobs, line.backlog.bytes, line.waiting()) == (None, 0, 0, [])
 
 
+def test_as_many_jobs_wait_for_some_pools_as_these_may_run_counted_no_further_than_is_asked() -> None:
+    line = Line()
+    one, both, none = line.pool("a"), line.pool("a", "b"), line.pool("c")
+    for pipeline in "aab":
+        line.push(pipeline)
+    waiting = line.backlog.waiting_for
+    assert [waiting([one], 9), waiting([both], 9), waiting([one, both], 9), waiting([none], 9)] == [2, 3, 3, 0]
+    assert [waiting([both], at_most) for at_most in range(5)] == [0, 1, 2, 3, 3]
+
+
 def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
     line = Line()
     pool = line.pool("*")

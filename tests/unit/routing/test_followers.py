@@ -171,14 +171,17 @@ def test_who_attaches_late_gets_a_gap_for_what_is_no_longer_kept() -> None:
     assert (taken[0].kind, chunks(taken)) == (PacketType.REPLY, [(2, 2), (3,), (4,), (5,)])
 
 
-def test_who_names_a_chunk_that_is_still_to_come_waits_for_the_next() -> None:
+@pytest.mark.parametrize(("first", "second"), [(2, 3), (7, 7)])
+def test_who_names_a_chunk_that_is_still_to_come_waits_for_the_next(first: int, second: int) -> None:
     driver, _, worker, cookie = running()
     other, another = driver.client(), driver.client()
-    driver.attach(other, cookie, first=7)
+    driver.attach(other, cookie, first=first)
     driver.progress(worker, cookie, 1)
-    driver.attach(another, cookie, first=7)
+    driver.attach(another, cookie, first=second)
     driver.progress(worker, cookie, 2)
     assert (chunks(other.take()), chunks(another.take())) == ([(1,), (2,)], [(2,)])
+    counters = driver.switchboard.counters
+    assert (counters.progress, counters.progress_dropped) == (2, 0)
 
 
 def test_a_detached_job_says_nothing_unless_somebody_attaches() -> None:

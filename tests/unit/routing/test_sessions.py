@@ -8,7 +8,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import CloseReason, Code, JobState, PacketType, Role, Waiting
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
-from .scenes import OTHER_PROCESS, PROCESS, driven, inside, kinds, outcome, ran, results, session
+from .scenes import OTHER_PROCESS, PROCESS, chunks, driven, inside, kinds, outcome, ran, results, session
 
 HELLO = schemas.HelloMeta(name="w", inst=PROCESS, grace=10)
 
@@ -134,6 +134,20 @@ def test_what_it_lists_goes_on_and_what_it_does_not_is_lost() -> None:
     driver.advance(100.0)
     driver.result(worker, kept)
     assert results(client) == [(kept, Code.OK)]
+
+
+def test_chunks_may_have_been_lost_with_a_connection_but_not_with_an_attempt() -> None:
+    driver, client, worker, (cookie,) = running(att=2, back=0, follow=True)
+    driver.disconnect(worker)
+    driver.disconnect(session(driver, held=[(cookie, 1)]), CloseReason.NORMAL)
+    worker = session(driver)
+    driver.advance(0.01)
+    assert ran(worker) == [(cookie, 2)]
+    client.take()
+    driver.progress(worker, cookie, 2, attempt=2)
+    assert client.take() == []
+    driver.progress(worker, cookie, 1, attempt=2)
+    assert chunks(client.take()) == [(1,)]
 
 
 @pytest.mark.parametrize("held", [(0, 2), (0, 0)])

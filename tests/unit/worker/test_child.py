@@ -117,6 +117,8 @@ def test_what_is_for_the_running_job_reaches_it_and_what_is_for_another_does_not
     assert [decode(ask.hear()).number for _ in range(2)] == [1, 2]
     ask.say(child.Heard(COOKIE, 3, packets.credit(COOKIE, 3, 2)))
     ask.say(child.Heard(bytes(16), 4, packets.credit(bytes(16), 4, 2)))
+    for cookie, attempt in ((COOKIE, 3), (bytes(16), 4)):
+        ask.say(child.Cancel(cookie, attempt, "another"))
     ask.say(child.Suspend(COOKIE, 4))
     ask.say(child.Heard(COOKIE, 4, packets.credit(COOKIE, 4, 2)))
     ask.say(child.Restart(COOKIE, 4, 1, MIB))

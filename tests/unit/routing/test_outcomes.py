@@ -181,14 +181,13 @@ def test_outcomes_that_made_room_are_not_remembered_one_by_one(keep: int | None)
 def test_a_client_keeps_one_outcome_however_large_it_is(code: Code) -> None:
     driver = driven(client_outcomes_bytes_max=1_000)
     client, worker = driver.client(), driver.worker()
-    cookie = b""
-    for _ in range(2):
-        cookie = driver.run(client)
+    for cookie in (b"first".ljust(16), b"second".ljust(16)):
+        driver.run(client, cookie=cookie)
         ok, failed = packets.result(cookie, 1, bytes(5_000), "bytes"), packets.failed(cookie, 1, code, 5_000 * "x")
         driver.send(worker, ok if code is Code.OK else failed)
         client.take()
     assert inside(driver).outcomes.count == 1
-    assert fetched(driver, driver.client(), cookie) is Code.OK
+    assert fetched(driver, driver.client(), b"second".ljust(16)) is Code.OK
 
 
 # ACK

@@ -54,7 +54,6 @@ class Slots:
         """A worker began or ceased to take jobs: its place in the pool, and the jobs that waited for it."""
         pool = worker.pool
         had_none = self._dispatcher.effects.observe_capacity and pool.least_loaded() is None
-        self._grant(worker)
         pool.place(worker)
         if worker.level >= 0:
             self._fill(worker)

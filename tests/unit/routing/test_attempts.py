@@ -48,6 +48,21 @@ def test_a_lost_worker_leads_to_the_next_attempt_after_the_wait() -> None:
     assert (packet.code, packet.attempt, packet.payload) == (Code.OK, 2, b"2")
 
 
+@pytest.mark.parametrize("options", [{}, {"follow": True}, {"rlim": 60_000}])
+def test_a_job_of_one_attempt_is_lost_with_its_worker_whatever_else_it_asks_for(options: dict[str, Any]) -> None:
+    driver = driven()
+    client, _ = tried(driver, att=1, **options)
+    client.take()
+    lose(driver)
+    code, may_have_run, failure = outcome(client)
+    assert (code, may_have_run, failure.hist) == (Code.WORKER_WENT_AWAY, True, [])
+    driver.worker()
+    driver.run(client, left_ms=100, **options)
+    driver.advance(0.2)
+    code, _, failure = outcome(client)
+    assert (code, failure.hist) == (Code.DEADLINE_EXCEEDED, []), "one attempt is no history"
+
+
 def test_without_a_wait_the_next_attempt_begins_at_once() -> None:
     driver = driven()
     _, cookie = tried(driver, back=0)

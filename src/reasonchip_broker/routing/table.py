@@ -32,6 +32,7 @@ _SHARDS_PER_AGE = SPENT_SHARDS // AGES
 _PACK_MIN = 8
 """Fewer cookies than this have a mark that they share with others, instead of a pack of their own."""
 
+_OVER = RouteState.OVER
 _FORGOTTEN = RouteState.FORGOTTEN
 _EMPTY: list[Any] = []
 _nothing: Any = None
@@ -65,7 +66,7 @@ class RouteTable:
         """The job with this cookie, unless there is none, or nothing but a mark."""
         shard = self.shards[cookie[15]]
         entry = shard.get(cookie)
-        if type(entry) is Pack and entry.state is RouteState.OVER:
+        if type(entry) is Pack and entry.state is _OVER:
             self.open(entry)
             entry = shard[cookie]
         return entry if type(entry) is Route else None
@@ -110,7 +111,7 @@ class RouteTable:
         mark = self.mark(pack.principal, Code.OK)
         for place, frame in enumerate(pack.frames):
             cookie = frame[COOKIE]
-            route = Route(cookie, pack.owner, pack.principal, pack.options, pack.kind, RouteState.OVER, 1)
+            route = Route(cookie, pack.owner, pack.principal, pack.options, pack.kind, _OVER, 1)
             route.taken_at = pack.taken[place]
             route.deadline = pack.deadline
             if place < pack.spent:
@@ -210,10 +211,8 @@ class RouteTable:
     def invariants(self) -> tuple[list[Route], list[Pack]]:
         """All routes, and all packs that keep something. Raises InternalError if an entry is in the wrong place, or miscounted."""
         routes: list[Route] = []
-        packs: list[Pack] = []
-        marks = kept = 0
-        last: Pack | None = None
-        known: dict[int, None] = {}
+        packs: dict[int, Pack] = {}
+        others = 0
         for shard in filter(None, self.shards):
             for cookie, entry in shard.items():
                 if type(entry) is Route:
@@ -221,19 +220,17 @@ class RouteTable:
                         raise InternalError(f"{cookie.hex()} is filed in the wrong place")
                     routes.append(entry)
                     continue
-                marks += 1
-                if type(entry) is Pack and entry is not last and entry.state is RouteState.OVER and id(entry) not in known:
-                    last = entry
-                    known[id(entry)] = None
-                    packs.append(entry)
-                    kept += entry.size - entry.spent
+                others += 1
+                if type(entry) is Pack and entry.state is _OVER:
+                    packs[id(entry)] = entry
             if shard is not self.shards[cookie[15]]:
                 raise InternalError(f"{cookie.hex()} is filed in the wrong place")
-        if self.routes != len(routes) + kept or self.spent != marks - kept:
+        kept = sum(pack.size - pack.spent for pack in packs.values())
+        if self.routes != len(routes) + kept or self.spent != others - kept:
             raise InternalError(
-                f"{len(routes) + kept} jobs and {marks - kept} marks are in a table that counts {self.routes} and {self.spent}"
+                f"{len(routes) + kept} jobs and {others - kept} marks are in a table that counts {self.routes} and {self.spent}"
             )
-        return routes, packs
+        return routes, list(packs.values())
 
 
 def _marks_in(entries: Iterable[tuple[bytes, Any]]) -> list[bytes]:
@@ -244,5 +241,5 @@ def _marks_in(entries: Iterable[tuple[bytes, Any]]) -> list[bytes]:
 def _lasts(entry: Any, age: int) -> bool:
     """Whether an entry is no mark, or one whose time is not over."""
     if type(entry) is Pack:
-        return entry.state is RouteState.OVER or entry.ends_in > age
+        return entry.state is _OVER or entry.ends_in > age
     return type(entry) is Route or entry[0] > age

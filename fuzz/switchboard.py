@@ -50,6 +50,8 @@ METAS: tuple[object, ...] = (
     {"p": "a", "enc": "json", "att": 3, "back": 0, "again": ["*"], "rlim": 50},
     {"p": "a", "att": 2, "back": 30, "qlim": 20, "orphan": 0, "batch": BATCH},
     {"p": "a", "orphan": 1000, "batch": BATCH, "at": COOKIES[1], "nonce": b"n"},
+    {"p": "a", "enc": "json", "delay": 25, "qlim": 20, "nonce": b"n", "batch": BATCH},
+    {"p": "a", "delay": 400, "queue": False, "parent": COOKIES[1]},
     {"p": "a", "parent": COOKIES[1]},
     {"p": "a", "parent": COOKIES[2], "loose": True, "enc": "json", "keep": 0},
     {"p": "a", "enc": "json", "detach": True, "reply": True},
@@ -89,6 +91,7 @@ OPTIONS = (
     schemas.RunOptions(p="a.b", enc="json", att=2, back=0, rlim=1000, nonce=b"n", follow=True),
     schemas.RunOptions(p="a", orphan=500, qlim=50, batch=BATCH),
     schemas.RunOptions(p="a", orphan=0, keep=3000, detach=True),
+    schemas.RunOptions(p="a", enc="json", delay=40, att=2),
 )
 """What a client may well ask for."""
 

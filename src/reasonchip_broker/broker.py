@@ -159,7 +159,8 @@ class Broker:
             if self.state == BrokerState.RUNNING:
                 self.state = BrokerState.DRAINING
                 await self._stop_listening()
-                self._log.info("broker draining", jobs=self.switchboard.jobs, waiting=self.switchboard.waiting)
+                board = self.switchboard
+                self._log.info("broker draining", jobs=board.jobs, waiting=board.waiting, scheduled=board.scheduled)
                 self.switchboard.drain(self._time())
                 self._after_step()
         try:

@@ -100,7 +100,11 @@ class Limits:
 
     backlog_jobs_max: int = 1_000_000
     backlog_bytes_max: int = 1 * GIB
-    """Waiting jobs, and the bytes of their frames, in all."""
+    """Jobs that wait for a slot or for their time, and the bytes of their frames, in all."""
+
+    delay_s_max: int = 30 * 86_400
+    """How far ahead a job may be scheduled: a broker that is started anew remembers nothing, so what is further off than a month is for
+    a database."""
 
     cancel_grace_s: float = 10.0
     """How long a worker may take over a polite CANCEL before it is told to stop at once."""

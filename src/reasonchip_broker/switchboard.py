@@ -23,6 +23,7 @@ from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import choose
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.scheduled import starts_at
 from reasonchip_broker.routing.sessions import Session
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 
@@ -124,6 +125,11 @@ class Switchboard:
         """How many of them wait for a slot."""
         return self._dispatcher.backlog.jobs
 
+    @property
+    def scheduled(self) -> int:
+        """How many of them wait for their time."""
+        return self._dispatcher.scheduled.jobs
+
     def free_slots(self, pipeline: str, *, as_json: bool = False) -> int:
         """How many jobs of a pipeline could be dispatched now."""
         free = 0
@@ -215,6 +221,10 @@ class Switchboard:
         route = dispatcher.admitting(cookie, number)
         if route is None:
             return
+        if starts_at(route) > now:
+            self._intake.schedule(route)
+            dispatcher.settle()
+            return
         kind = route.kind = self._intake.class_of(route.kind.pipeline, route.kind.as_json)
         is_held = cookie in self._dispatcher.slots.reserved
         worker = None if is_held else choose(kind.pools)
@@ -289,6 +299,11 @@ class Switchboard:
             except Exception as error:
                 # A bug of ours in one of them is no reason to lose the others.
                 failure = failure or error
+        for route in dispatcher.scheduled.take_due():
+            try:
+                dispatcher.scheduled.begin(route)
+            except Exception as error:
+                failure = failure or error
         dispatcher.settle()
         if failure is not None:
             raise failure
@@ -341,6 +356,8 @@ class Switchboard:
                 dispatcher.stopping.queue_limit_over(route)
         elif kind == TimerKind.BACKOFF:
             dispatcher.attempts.due(route)
+        elif kind == TimerKind.SCHEDULED:
+            dispatcher.scheduled.due(route)
         else:
             dispatcher.followers.orphan_due(route)
 

@@ -47,6 +47,7 @@ EVERY_OPTION = schemas.RunOptions(
     keep=600_000,
     qlim=5_000,
     rlim=20_000,
+    delay=120_000,
     parent=PARENT,
     loose=True,
     batch=BATCH,
@@ -84,6 +85,9 @@ BUILT: dict[str, bytes] = {
     "goodbye": packets.goodbye(CloseReason.SHUTTING_DOWN, "the broker is stopping"),
     "goodbye_version": packets.goodbye(CloseReason.UNSUPPORTED_VERSION, "version 9 is not spoken here", (1,)),
     "reply_queued": packets.reply(PacketType.RUN, Code.QUEUED, "every slot that serves this pipeline is taken", cookie=COOKIE),
+    "reply_scheduled": packets.reply(
+        PacketType.RUN, Code.SCHEDULED, "the job is scheduled, and may start in 0:02:00 (h:mm:ss)", cookie=COOKIE
+    ),
     "reply_overloaded": packets.reply(PacketType.RUN, Code.OVERLOADED, "1000000 jobs wait", cookie=COOKIE, retry_ms=1000),
     "reply_cancelling": packets.reply(
         PacketType.CANCEL, Code.CANCELLING, "the worker was asked to stop", cookie=COOKIE, number=2

@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (default.rings_bytes_max, default.retention_s, default.retention_s_max) == (128 * MIB, 300, 3600)
     assert (default.outcomes_max, default.outcomes_bytes_max, default.spent_max) == (100_000, 128 * MIB, 1_000_000)
     assert (default.client_outcomes_max, default.client_outcomes_bytes_max) == (50_000, 64 * MIB)
+    assert default.delay_s_max == 30 * 24 * 3600
     assert (limits.ATTEMPTS_MAX, limits.BACKOFF_S_MAX, limits.SESSION_GRACE_S_MAX) == (20, 60, 60)
 
 

@@ -77,6 +77,7 @@ class Code(IntEnum):
     DISPATCHED = 65
     CANCELLING = 66
     GAP = 67
+    SCHEDULED = 68
 
 
 OUTCOMES = frozenset(code for code in Code if code < 32)
@@ -121,6 +122,7 @@ class Waiting(StrEnum):
     """Why a job is not running, as STATUS tells it."""
 
     NOT_ADMITTED = "not_admitted"
+    NOT_DUE = "not_due"
     NOT_SERVED = "not_served"
     NO_FREE_SLOT = "no_free_slot"
     WORKERS_DRAINING = "workers_draining"

@@ -70,9 +70,9 @@ class GoodbyeMeta(msgspec.Struct, frozen=True, omit_defaults=True):
 class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a job is (`state`, a name of `JobState`) and, if it waits, why: `why` is a name of `Waiting`, for programs.
 
-    `pipe` is its pipeline; `att` and `of` its attempt and how many it may have; `age` and `left` milliseconds since it was taken
-    and until its deadline (0: none); `prog` and `inp` the highest numbers of its PROGRESS and INPUT; `worker` the name of the worker
-    that holds it; `out` the code of its outcome, if it is over; `kids` its children, if they were asked for.
+    `pipe` is its pipeline; `att` and `of` its attempt and how many it may have; `age`, `left` and `due` milliseconds since it was
+    taken, until its deadline and until it may run (0: none); `prog` and `inp` the highest numbers of its PROGRESS and INPUT; `worker`
+    the name of the worker that holds it; `out` the code of its outcome, if it is over; `kids` its children, if they were asked for.
     """
 
     state: str
@@ -82,6 +82,7 @@ class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     of: Unsigned = 1
     age: Unsigned = 0
     left: Unsigned = 0
+    due: Unsigned = 0
     prog: Unsigned = 0
     inp: Unsigned = 0
     worker: str = ""
@@ -121,8 +122,8 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     `follow`: send PROGRESS to this connection. `att`: attempts; `back`: wait before the second, doubled for each further one;
     `again`: types of handler errors that use up an attempt instead of ending the job ("*": any). `orphan`: cancel the job so long
     after its client is gone (absent: never). `keep`: how long its outcome is kept. `qlim`, `rlim`: how long it may wait for a slot,
-    and how long an attempt may run. `parent`: the job whose handler sent this one; `loose`: it outlives that one. `at`: the broker's
-    instance that it was first sent to.
+    and how long an attempt may run. `delay`: not before so long after it was taken. `parent`: the job whose handler sent this one;
+    `loose`: it outlives that one. `at`: the broker's instance that it was first sent to.
     """
 
     p: Name
@@ -139,6 +140,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     keep: Unsigned | None = None
     qlim: Unsigned = 0
     rlim: Unsigned = 0
+    delay: Unsigned = 0
     parent: Uuid | None = None
     loose: bool = False
     batch: Uuid | None = None
@@ -155,6 +157,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
             or self.keep is not None
             or self.qlim
             or self.rlim
+            or self.delay
             or self.parent
             or self.batch
             or self.at

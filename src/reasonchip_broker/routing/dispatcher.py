@@ -25,6 +25,7 @@ from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.roster import Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.scheduled import Scheduled
 from reasonchip_broker.routing.sessions import Sessions
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.status import Status
@@ -34,6 +35,7 @@ from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import TimerKind, Timers
 
 _ADMITTING = RouteState.ADMITTING
+_SCHEDULED = RouteState.SCHEDULED
 _QUEUED = RouteState.QUEUED
 _DISPATCHED = RouteState.DISPATCHED
 _OVER = RouteState.OVER
@@ -60,6 +62,7 @@ class Dispatcher:
         "outcomes",
         "roster",
         "routes",
+        "scheduled",
         "sessions",
         "slots",
         "status",
@@ -85,6 +88,7 @@ class Dispatcher:
         self.streams = Streams(limits, effects, self.counters, self.routes, self.answers)
         self.status = Status(self.clock, self.routes)
         self.slots = Slots(self, json_slot_rest_ms)
+        self.scheduled = Scheduled(self)
         self.stopping = Stopping(self, json_cancel=json_cancel)
         self.attempts = Attempts(self)
         self.family = Family(self)
@@ -293,6 +297,8 @@ class Dispatcher:
         return heard
 
     def _end_extras(self, route: Route, extras: Extras, code: int) -> None:
+        if route.state is _SCHEDULED:
+            self.scheduled.remove(route)
         self._forget_wait(route)
         if extras.orphan_timer is not None:
             self.timers.disarm(extras.orphan_timer)

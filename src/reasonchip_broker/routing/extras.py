@@ -84,6 +84,6 @@ class Extras:
         """Live jobs that its handler has submitted, by cookie."""
         self.batched = False
         self.wait_timer: Timer | None = None
-        """The limit of its wait for a slot, or the wait for its next attempt."""
+        """The limit of its wait for a slot, or the wait for its time or its next attempt."""
         self.orphan_timer: Timer | None = None
         """When it is cancelled, since its client is gone."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _GONE = PeerState.GONE
 _OVER = RouteState.OVER
+_WAITS = {RouteState.SCHEDULED: Code.SCHEDULED}
 
 
 class Followers:
@@ -59,7 +60,7 @@ class Followers:
         """A RUN came again, from whoever sent it first: it attaches, and hears what it would have heard."""
         if route.state is not _OVER:
             status = self._status.of(route)
-            code = Code.DISPATCHED if route.assignment is not None else Code.QUEUED
+            code = Code.DISPATCHED if route.assignment is not None else _WAITS.get(route.state, Code.QUEUED)
             sentence = self._status.sentence(route)
             self._effects.send(peer, packets.reply(PacketType.RUN, code, sentence, cookie=route.cookie, job=status))
         self.join(route, peer, 1 if route.options.follow else 0, take=True, attaches=not route.options.detach)

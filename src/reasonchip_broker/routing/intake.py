@@ -70,6 +70,10 @@ class Intake:
             sentence = f"{peer.unfinished} jobs of this connection are unfinished"
             self.refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
         else:
+            if options.delay:
+                if self._has_room(peer, cookie, len(raw)):
+                    self._take_for_later(dispatcher.open(cookie, peer, options, kind, left_ms, parent), raw)
+                return
             pools = kind.pools
             worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
             if worker is None and not self._may_wait(peer, cookie, options, kind, len(raw)):
@@ -87,6 +91,14 @@ class Intake:
                 self._dispatched(peer, cookie, options)
             else:
                 self.wait(route)
+
+    def _take_for_later(self, route: Route, raw: bytes) -> None:
+        """Take a new job that is not to run yet; whoever admits jobs is asked now, and not when its time comes."""
+        route.frame = raw
+        if self._admits:
+            self._dispatcher.effects.admissions.append((route.cookie, route.sequence))
+        else:
+            self.schedule(route)
 
     def _dispatched(self, peer: Peer, cookie: bytes, options: schemas.RunOptions) -> None:
         if options.reply:
@@ -160,8 +172,16 @@ class Intake:
         except schemas.MetaInvalid as error:
             self.refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {error}")
             return None
+        delay_ms_max = self._limits.delay_s_max * 1000
+        if options.delay > delay_ms_max:
+            too_far = f"{options.delay:,} ms is too far ahead, at most {delay_ms_max:,} ms are allowed here - at `$.delay`"
+            self.refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {too_far}")
+            return None
         as_json = options.enc == ENCODING_JSON
         known = options, self.class_of(options.p, as_json), not as_json and not options.reply and options.is_simple
+        if options.delay:
+            # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
+            return known
         if len(self.known) >= OPTIONS_CACHED_MAX:
             self.known.clear()
         if len(meta) <= OPTIONS_CACHED_BYTES_MAX:
@@ -181,13 +201,19 @@ class Intake:
         self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass, frame_bytes: int
     ) -> bool:
         """Whether a job for which no slot is free may wait; if not, its client is told why."""
-        limits, backlog = self._limits, self._dispatcher.backlog
         objection = self.objection_to_waiting(peer, options, kind)
         if objection is not None:
             self.refuse(peer, cookie, *objection)
             return False
-        if backlog.jobs >= limits.backlog_jobs_max or backlog.bytes + frame_bytes > limits.backlog_bytes_max:
-            sentence = f"{backlog.jobs} jobs of {backlog.bytes} bytes wait already"
+        return self._has_room(peer, cookie, frame_bytes)
+
+    def _has_room(self, peer: Peer, cookie: bytes, frame_bytes: int) -> bool:
+        """Whether one more job may wait, for a slot or for its time; if not, its client is told why. One limit for both: who waits for
+        its time has room to wait for a slot when that comes."""
+        limits, backlog, scheduled = self._limits, self._dispatcher.backlog, self._dispatcher.scheduled
+        jobs, size = backlog.jobs + scheduled.jobs, backlog.bytes + scheduled.bytes
+        if jobs >= limits.backlog_jobs_max or size + frame_bytes > limits.backlog_bytes_max:
+            sentence = f"{jobs} jobs of {size} bytes wait already"
             self.refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
             return False
         return True
@@ -213,6 +239,12 @@ class Intake:
             else "no connected worker serves this pipeline yet"
         )
         self._answers.reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
+
+    def schedule(self, route: Route) -> None:
+        """Keep a job until its time comes, and say so. It is not said when that has come."""
+        self._dispatcher.scheduled.put(route)
+        sentence = self._dispatcher.status.sentence(route)
+        self._answers.reply(route.owner, PacketType.RUN, Code.SCHEDULED, sentence, route.cookie)
 
     def turn_away(self, route: Route, code: Code, sentence: str) -> None:
         """A job that was being admitted is none after all: whoever follows it meanwhile hears of it what its owner does."""

@@ -13,6 +13,7 @@ from reasonchip_broker.routing.table import RouteTable
 _HELD = AssignmentState.HELD
 _PARKED = AssignmentState.PARKED
 _ADMITTING = RouteState.ADMITTING
+_SCHEDULED = RouteState.SCHEDULED
 _QUEUED = RouteState.QUEUED
 _BACKOFF = RouteState.BACKOFF
 _OVER = RouteState.OVER
@@ -41,6 +42,7 @@ def check(dispatcher: Dispatcher) -> None:
     if reserved != dispatcher.slots.reserved:
         raise InternalError("the reserved cookies are not those that workers have not let go of")
     _check_routes(dispatcher, routes, held)
+    _check_scheduled(dispatcher, routes)
 
 
 def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, int]) -> int:
@@ -96,6 +98,20 @@ def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> Non
         raise InternalError("a job runs on no slot, or waits outside of the backlog")
 
 
+def _check_scheduled(dispatcher: Dispatcher, routes: list[Route]) -> None:
+    """Each job whose time has not come has a timer that will tell, and they are counted."""
+    scheduled = dispatcher.scheduled
+    jobs = size = 0
+    for route in routes:
+        if route.state is _SCHEDULED:
+            jobs += 1
+            size += len(route.frame)
+            if route.extras is None or route.extras.wait_timer is None:
+                raise InternalError(f"route {route.cookie.hex()} is SCHEDULED, and nothing will end that")
+    if (jobs, size) != (scheduled.jobs, scheduled.bytes):
+        raise InternalError(f"{scheduled.jobs} jobs of {scheduled.bytes} bytes count as scheduled, and {jobs} of {size} are")
+
+
 def _awaited_in(entry: Route | Pack) -> int:
     return entry.size - entry.told if type(entry) is Pack else 1
 
@@ -103,10 +119,10 @@ def _awaited_in(entry: Route | Pack) -> int:
 def _check_slotless(route: Route, *, is_reserved: bool) -> None:
     """A job that neither runs nor waits for a slot."""
     state, attempt = route.state, route.attempt
-    if state is _FORGOTTEN or (state is _ADMITTING and attempt):
+    if state is _FORGOTTEN or ((state is _ADMITTING or state is _SCHEDULED) and attempt):
         raise InternalError(f"route {route.cookie.hex()} is in a state that it can't be in: {state.name}")
-    if state is _BACKOFF and not route.frame:
-        raise InternalError(f"route {route.cookie.hex()} is to run again, and its RUN is not there")
+    if (state is _BACKOFF or state is _SCHEDULED) and not route.frame:
+        raise InternalError(f"route {route.cookie.hex()} is to run later, and its RUN is not there")
     if state is _BACKOFF and not is_reserved:
         if not attempt:
             raise InternalError(f"route {route.cookie.hex()} waits for its next attempt before it had one")

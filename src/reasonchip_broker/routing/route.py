@@ -1,11 +1,13 @@
 """A route: the switchboard's record of one job, from its RUN to its one outcome, and on until that is forgotten.
 
     RUN ─▶ ADMITTING ─▶ QUEUED ──▶ DISPATCHED ──▶ OVER
-              │            ▲  │         │  ▲ │
-              │            │  │         ▼  │ └─▶ CANCELLING ─▶ OVER ─▶ FORGOTTEN
-              │            │  └─▶ OVER  SUSPENDED ──────▲
-              ▼            │                │
-             OVER       BACKOFF ◀───────────┘ worker lost, attempts left       SCHEDULED ─▶ QUEUED at its time
+            │ │            ▲  │         │  ▲ │
+            │ │            │  │         ▼  │ └─▶ CANCELLING ─▶ OVER ─▶ FORGOTTEN
+            │ │            │  └─▶ OVER  SUSPENDED ──────▲
+            │ ▼            │                │
+            │OVER       BACKOFF ◀───────────┘ worker lost, attempts left
+            ▼
+         SCHEDULED ─▶ at its time QUEUED or DISPATCHED; BACKOFF, if a worker says that it holds its cookie
 
 The route is the job as its owner sees it; the slot that it takes on a worker is another thing with a life of its own
 (`assignment.py`), since an owner may have an answer long before the worker has let go. Which step may follow which is data, in
@@ -45,7 +47,7 @@ class RouteState(IntEnum):
 
 TRANSITIONS: Mapping[RouteState, frozenset[RouteState]] = {
     RouteState.ADMITTING: frozenset({RouteState.SCHEDULED, RouteState.QUEUED, RouteState.DISPATCHED, RouteState.OVER}),
-    RouteState.SCHEDULED: frozenset({RouteState.QUEUED, RouteState.OVER}),
+    RouteState.SCHEDULED: frozenset({RouteState.QUEUED, RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.OVER}),
     RouteState.QUEUED: frozenset({RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.OVER}),
     RouteState.DISPATCHED: frozenset({RouteState.CANCELLING, RouteState.SUSPENDED, RouteState.BACKOFF, RouteState.OVER}),
     RouteState.CANCELLING: frozenset({RouteState.OVER}),

@@ -1,5 +1,8 @@
 """Where a job is and, if it waits, why: a code for programs, a sentence for people."""
 
+from datetime import timedelta
+from math import ceil
+
 from reasonchip_broker.limits import STATUS_CHILDREN_MAX
 from reasonchip_broker.protocol.binary import NUMBER_MAX, code_of
 from reasonchip_broker.protocol.codes import Code, JobState, Waiting
@@ -8,6 +11,7 @@ from reasonchip_broker.routing.assignment import AssignmentState
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.scheduled import starts_at
 from reasonchip_broker.routing.table import RouteTable
 
 _STATES = {
@@ -60,6 +64,7 @@ class Status:
             of=route.options.att,
             age=_ms(now - route.taken_at),
             left=0 if over or not route.deadline else max(1, _ms(route.deadline - now)),
+            due=max(1, _ms(starts_at(route) - now)) if state is JobState.SCHEDULED else 0,
             prog=extras.progress.last if extras is not None and extras.progress is not None else 0,
             inp=extras.inputs.last if extras is not None and extras.inputs is not None else 0,
             worker=assignment.worker.peer.name if assignment is not None else "",
@@ -74,6 +79,8 @@ class Status:
         state = route.state
         if state is RouteState.ADMITTING:
             return Waiting.NOT_ADMITTED
+        if state is RouteState.SCHEDULED:
+            return Waiting.NOT_DUE
         if state is RouteState.SUSPENDED:
             return Waiting.WORKER_DISCONNECTED
         if state is RouteState.BACKOFF:
@@ -95,6 +102,9 @@ class Status:
         why = self.why(route)
         if why is Waiting.NO_FREE_SLOT:
             return self._slots(route.kind.pools, route.principal)
+        if why is Waiting.NOT_DUE:
+            left = timedelta(seconds=max(1, ceil(starts_at(route) - self._clock.now)))
+            return f"the job is scheduled, and may start in {left} (h:mm:ss)"
         if why is not None:
             return _SENTENCES[why]
         if route.state is RouteState.OVER:

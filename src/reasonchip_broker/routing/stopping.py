@@ -107,7 +107,8 @@ class Stopping:
         elif route.attempt:
             self._dispatcher.fail(route, Code.DEADLINE_EXCEEDED, "the deadline passed between two attempts", may_have_run=True)
         else:
-            sentence = "the deadline passed before a slot was free"
+            what = "its time had come" if route.state is RouteState.SCHEDULED else "a slot was free"
+            sentence = f"the deadline passed before {what}"
             self._dispatcher.fail(route, Code.DEADLINE_EXCEEDED, sentence, may_have_run=False)
 
     def queue_limit_over(self, route: Route) -> None:

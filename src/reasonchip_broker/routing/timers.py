@@ -31,6 +31,7 @@ class TimerKind(IntEnum):
     BACKOFF = 10
     ORPHAN = 11
     SESSION = 12
+    SCHEDULED = 13
 
 
 class Timer:

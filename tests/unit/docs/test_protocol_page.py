@@ -285,6 +285,7 @@ def test_limits_are_those_of_a_broker_that_is_not_configured() -> None:
         SESSION_GRACE_S_MAX,
     ):
         assert f"{seconds:,g} s" in text
+    assert f"{limits.delay_s_max // 86_400} days" in text
 
 
 def test_the_preface_and_the_header_are_as_described() -> None:

@@ -59,7 +59,7 @@ REFUSAL_NUMBERS = {
     "OUTCOME_GONE": 41,
     "WORKER_NOT_FOUND": 42,
 }
-ANSWER_NUMBERS = {"QUEUED": 64, "DISPATCHED": 65, "CANCELLING": 66, "GAP": 67}
+ANSWER_NUMBERS = {"QUEUED": 64, "DISPATCHED": 65, "CANCELLING": 66, "GAP": 67, "SCHEDULED": 68}
 CLOSE_NUMBERS = {
     "NORMAL": 128,
     "PROTOCOL_ERROR": 129,
@@ -80,6 +80,7 @@ CLOSE_NUMBERS = {
 STATES = {"admitting", "scheduled", "queued", "running", "parked", "cancelling", "suspended", "backoff", "over"}
 REASONS_TO_WAIT = {
     "not_admitted",
+    "not_due",
     "not_served",
     "no_free_slot",
     "workers_draining",

@@ -86,6 +86,7 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("run", "keep", None),
     ("run", "qlim", 0xFFFFFFFF),
     ("run", "rlim", 0xFFFFFFFF),
+    ("run", "delay", 0xFFFFFFFF),
     ("run", "parent", ID),
     ("run", "parent", None),
     ("run", "loose", True),
@@ -115,7 +116,11 @@ REFUSED: list[tuple[str, str, Any]] = [
     *(("drain", "worker", name) for name in NO_NAMES),
     *(("run", "again", [name]) for name in NO_NAMES),
     *(("run", key, value) for key in ("parent", "batch", "at") for value in (b"", bytes(15), bytes(17), "x" * 16, 5)),
-    *(("run", key, value) for key in ("back", "qlim", "rlim", "orphan", "keep") for value in (-1, 2**32, 0.5, True, "1")),
+    *(
+        ("run", key, value)
+        for key in ("back", "qlim", "rlim", "delay", "orphan", "keep")
+        for value in (-1, 2**32, 0.5, True, "1")
+    ),
     *(("run", "att", attempts) for attempts in (0, -1, 21, 2**32, True, None, 1.5)),
     *(("register", "labels", {name: "v"}) for name in ("", "n" * 256, "a\n")),
     *(("register", "cap", cap) for cap in (0, -1, 2**31, 10_001, True, 1.5, "4", None)),
@@ -294,6 +299,7 @@ def test_a_run_is_simple_if_the_broker_has_only_to_run_it(keys: dict[str, Any]) 
         ("keep", 0),
         ("qlim", 1),
         ("rlim", 1),
+        ("delay", 1),
         ("parent", ID),
         ("batch", ID),
         ("at", ID),

@@ -110,6 +110,19 @@ BREAKS: dict[str, tuple[str, Callable[[Dispatcher, dict[str, bytes]], object]]] 
         "can't be in: ADMITTING",
         lambda d, c: withdrawn(d, c, state=RouteState.ADMITTING, attempt=1),
     ),
+    "a route that is scheduled after it ran": (
+        "can't be in: SCHEDULED",
+        lambda d, c: withdrawn(d, c, state=RouteState.SCHEDULED, attempt=1),
+    ),
+    "a scheduled route without its RUN": (
+        "its RUN is not there",
+        lambda d, c: withdrawn(d, c, state=RouteState.SCHEDULED, frame=b""),
+    ),
+    "a scheduled route that nothing will start": (
+        "is SCHEDULED, and nothing will end that",
+        lambda d, c: withdrawn(d, c, state=RouteState.SCHEDULED, frame=b"RUN"),
+    ),
+    "scheduled jobs that are miscounted": ("7 jobs of 0 bytes count as scheduled", lambda d, c: put(d.scheduled, jobs=7)),
     "an assignment in the wrong place": (
         "filed in the wrong place",
         lambda d, c: put(worker_of(d).assignments[c["runs"]], cookie=c["waits"]),

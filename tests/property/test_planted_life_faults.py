@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.codes import CloseReason
-from reasonchip_broker.routing import attempts, followers, intake, requests, sessions
+from reasonchip_broker.protocol.codes import CloseReason, Code
+from reasonchip_broker.routing import attempts, followers, intake, requests, scheduled, sessions
 from reasonchip_broker.routing.attempts import Attempts
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.extras import Extras
@@ -21,7 +21,8 @@ from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.replay import Ring
 from reasonchip_broker.routing.roster import Worker
-from reasonchip_broker.routing.route import Route
+from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.scheduled import Scheduled
 from reasonchip_broker.routing.sessions import Sessions
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.stopping import Stopping
@@ -286,6 +287,64 @@ def an_attempt_runs_longer_than_it_may(patch: pytest.MonkeyPatch) -> None:
 @fault
 def nobody_gets_more_time(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Stopping, "extend", nothing)
+
+
+# Scheduled jobs
+
+
+@fault
+def a_scheduled_job_runs_before_its_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(scheduled, "starts_at", lambda route: route.taken_at + route.options.delay / 2000)
+
+
+@fault
+def a_scheduled_job_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduled, "due", nothing)
+
+
+@fault
+def of_two_scheduled_jobs_the_later_is_first(patch: pytest.MonkeyPatch) -> None:
+    original = Scheduled.take_due
+    patch.setattr(Scheduled, "take_due", lambda self: original(self)[::-1])
+
+
+@fault
+def a_scheduled_job_begins_before_what_ends_it_in_the_same_wake_up(patch: pytest.MonkeyPatch) -> None:
+    def due(self: Scheduled, route: Route) -> None:
+        if route.extras is not None:
+            route.extras.wait_timer = None
+        self.begin(route)
+
+    patch.setattr(Scheduled, "due", due)
+
+
+@fault
+def a_scheduled_job_that_is_not_to_wait_for_a_slot_does(patch: pytest.MonkeyPatch) -> None:
+    original = Dispatcher.fail
+
+    def fail(self: Dispatcher, route: Route, code: Code, sentence: str, *, may_have_run: bool) -> None:
+        if code is Code.QUEUE_TIMEOUT and route.state is RouteState.SCHEDULED:
+            self.scheduled.remove(route)
+            self.enqueue(route)
+        else:
+            original(self, route, code, sentence, may_have_run=may_have_run)
+
+    patch.setattr(Dispatcher, "fail", fail)
+
+
+@fault
+def there_is_always_room_for_a_job_that_is_scheduled(patch: pytest.MonkeyPatch) -> None:
+    original = Intake._has_room
+
+    def has_room(self: Intake, peer: Peer, cookie: bytes, frame_bytes: int) -> bool:
+        counted = self._dispatcher.scheduled
+        jobs, counted.jobs = counted.jobs, 0
+        try:
+            return original(self, peer, cookie, frame_bytes)
+        finally:
+            counted.jobs = jobs
+
+    patch.setattr(Intake, "_has_room", has_room)
 
 
 @needs_interpreted_core

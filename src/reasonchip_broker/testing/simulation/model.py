@@ -67,6 +67,7 @@ class Model:
         self.on_closed: dict[int, Callable[[Close], None]] = {}
         self.on_result: list[Callable[[FakeLink, Kept, Packet], None]] = []
         self.on_doom: Callable[[], None] = lambda: None
+        self.on_woken: list[Callable[[], None]] = []
         self.on_settle: list[Callable[[], None]] = []
         self.begin()
 
@@ -84,6 +85,8 @@ class Model:
         self.outcomes = KeptOutcomes(self.limits)
         self.kinds = kinds()
         self.kind_of = {(kind.pipeline, kind.as_json): kind for kind in self.kinds}
+        self.scheduled: dict[bytes, Job] = {}
+        """Jobs whose time has not come."""
         self.waiting = 0
         self.waiting_mask = 0
         """The bits of all kinds that have a job waiting."""
@@ -130,10 +133,16 @@ class Model:
 
     # Jobs
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more jobs may wait, for a slot or for their time."""
+        return self.waiting + len(self.scheduled) >= self.limits.backlog_jobs_max
+
     def enter(self, job: Job) -> None:
         """A RUN became a job."""
         self.entries += 1
         job.entered = self.entries
+        job.taken_at = self.now
         self.jobs[job.cookie] = job
         job.counted.unfinished += 1
         job.counted.jobs[job.cookie] = job
@@ -169,6 +178,7 @@ class Model:
     def forget(self, job: Job) -> None:
         """There is no such job (any more)."""
         del self.jobs[job.cookie]
+        self.scheduled.pop(job.cookie, None)
         self.wait_no_more(job)
         job.counted.unfinished -= 1
         if job.owner is not None:
@@ -251,11 +261,12 @@ class Model:
             self.may_go_on(hold.cookie)
 
     def may_go_on(self, cookie: bytes) -> None:
-        """A job between two attempts goes on, unless it is not time yet or somebody has not let go of an earlier one."""
+        """A job between two attempts, or whose time has come, goes on, unless it is not time yet or somebody has not let go of an
+        earlier one."""
         job = self.jobs.get(cookie)
         if job is None or job.hold is not None or job.waits or cookie in self.reserved:
             return
-        if not job.admitting and "backoff" not in job.alarms:
+        if not job.admitting and "backoff" not in job.alarms and cookie not in self.scheduled:
             self.wait(job)
 
     # Outcomes that are kept
@@ -303,6 +314,8 @@ class Model:
                 else:
                     alarm.live = False
                     early(alarm)
+        for woken in self.on_woken:
+            woken()
 
     def is_due(self, alarm: Alarm | None) -> bool:
         """Whether it happens in this step."""

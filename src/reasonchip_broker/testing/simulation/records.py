@@ -219,6 +219,7 @@ class Job:
         "principal",
         "requester",
         "streams",
+        "taken_at",
         "variables",
         "waits",
     )
@@ -242,6 +243,7 @@ class Job:
         self.order = 0
         self.entered = 0
         """Its place among all jobs that ever came."""
+        self.taken_at = 0.0
         self.deadline: Alarm | None = None
         self.alarms: dict[str, Alarm] = {}
         """Whatever else is due for it, by kind."""

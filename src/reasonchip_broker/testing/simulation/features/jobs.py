@@ -16,6 +16,7 @@ from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features.attempts import Attempts
 from reasonchip_broker.testing.simulation.features.outcomes import Outcomes
+from reasonchip_broker.testing.simulation.features.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.features.streams import Streams
 from reasonchip_broker.testing.simulation.kept import Known
 from reasonchip_broker.testing.simulation.records import (
@@ -65,6 +66,7 @@ class Jobs(Feature):
         model = self.model
         self._attempts = world.find(Attempts)
         self._outcomes = world.find(Outcomes)
+        self._scheduling = world.find(Scheduling)
         self._streams = world.find(Streams)
         model.seen[PacketType.RUN] = self._saw_run
         model.seen[PacketType.RESULT] = model.saw_result
@@ -159,6 +161,8 @@ class Jobs(Feature):
             return DRAINING
         if end.unfinished >= model.limits.client_jobs_max:
             return OVERLOADED
+        if options.delay:
+            return self._later(job, left_ms)
         candidates = model.candidates(job.kind)
         answer = NOTHING
         if not any(worker.free > 0 for worker in candidates):
@@ -166,9 +170,9 @@ class Jobs(Feature):
                 answer = self._rest_verdict(end, candidates)
                 if Code.QUEUED not in answer:
                     return answer
-                if model.waiting >= model.limits.backlog_jobs_max:
+                if model.is_full:
                     return answer - QUEUED | OVERLOADED
-            elif model.waiting >= model.limits.backlog_jobs_max:
+            elif model.is_full:
                 return OVERLOADED
             else:
                 answer = QUEUED
@@ -183,6 +187,17 @@ class Jobs(Feature):
             return answer - {Code.QUEUED, Code.DISPATCHED}
         self._arrive(job)
         return answer
+
+    def _later(self, job: Job, left_ms: int) -> frozenset[Code]:
+        """What a RUN is to be answered that is not to run yet."""
+        model = self.model
+        if model.is_full:
+            return OVERLOADED
+        self._take(job, left_ms)
+        if self.world.setting.admits:
+            job.admitting = model.step.may_be_unanswered = True
+            return NOTHING
+        return self._scheduling.keep(job, model.now)
 
     def _adopt(self, job: Job, end: End) -> frozenset[Code]:
         """A job names its parent. Returns what is wrong with that, if anything."""
@@ -254,6 +269,9 @@ class Jobs(Feature):
         # Whoever took the job over meanwhile is told, and asked whether it may wait.
         model, client = self.model, job.counted
         job.admitting = False
+        if job.taken_at + job.options.delay / 1000 > model.now:
+            self._answer_later(job, self._scheduling.keep(job, job.taken_at))
+            return
         candidates = model.candidates(job.kind)
         if any(worker.free > 0 for worker in candidates):
             if job.options.reply:

@@ -13,6 +13,7 @@ from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import Code, JobState, PacketType
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
+from reasonchip_broker.testing.simulation.features.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.features.streams import Streams
 from reasonchip_broker.testing.simulation.kept import Known
 from reasonchip_broker.testing.simulation.records import End, Follow, Job, Kept, Worker, require
@@ -33,6 +34,7 @@ class Outcomes(Feature):
     def __init__(self, world: "World") -> None:
         super().__init__(world)
         self._streams = world.find(Streams)
+        self._scheduling = world.find(Scheduling)
 
     def operations(self) -> dict[str, Callable[..., None]]:
         return {"ack": self.ack, "attach": self.attach, "status": self.status}
@@ -119,7 +121,8 @@ class Outcomes(Feature):
         if job is not None:
             if job.options.nonce != nonce or not self.world.may(end, job):
                 return False
-            code = Code.DISPATCHED if job.hold is not None else Code.QUEUED
+            waits = Code.SCHEDULED if job.cookie in model.scheduled else Code.QUEUED
+            code = Code.DISPATCHED if job.hold is not None else waits
             model.answer(end, PacketType.RUN, frozenset({code}), self._check_job(job))
             self.follow(job, end, 1 if job.options.follow else 0, take=True, attaches=not job.options.detach)
             return True
@@ -170,6 +173,7 @@ class Outcomes(Feature):
             told = status.state, status.pipe, status.att, status.of, status.prog, status.inp, status.worker
             if told != said:
                 require(False, f"the job's status is told as {told}, and is {said}")
+            self._scheduling.check_due(job, status)
             require(status.out is None and (len(status.kids) == kids or not tree), "a status has the wrong outcome or children")
 
         return check
@@ -178,6 +182,8 @@ class Outcomes(Feature):
         hold, streams = job.hold, job.streams
         if job.admitting:
             state = JobState.ADMITTING
+        elif job.cookie in self.model.scheduled:
+            state = JobState.SCHEDULED
         elif job.waits:
             state = JobState.QUEUED
         elif hold is None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 PAGES = {
-    "use-the-client": 7,
+    "use-the-client": 8,
     "stream-progress": 3,
     "talk-to-a-running-job": 3,
     "survive-a-disconnect": 2,

@@ -1,9 +1,9 @@
 """A client for commands that wait for a job, for however long that takes."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -56,7 +56,7 @@ async def kept_connection(url: str, patience_s: float, encoding: str = ENCODING_
 
 @asynccontextmanager
 async def reason_told(job: Job) -> AsyncIterator[None]:
-    """Whoever waits in this block for a job that waits for a slot itself is told why, after a moment."""
+    """Whoever waits in this block for a job that waits itself is told why, or for its time until when, after a moment."""
     telling = asyncio.create_task(_tell_why_it_waits(job))
     try:
         yield
@@ -66,12 +66,25 @@ async def reason_told(job: Job) -> AsyncIterator[None]:
 
 async def _tell_why_it_waits(job: Job) -> None:
     await asyncio.sleep(QUEUED_NOTE_S)
-    if job.state is JobState.QUEUED:
-        with contextlib.suppress(ReasonChipError):
+    while job.state in (JobState.SCHEDULED, JobState.QUEUED):
+        try:
             status = await job.status()
-            # It may have left the queue: only of that the client is not told by itself.
-            if status.state == Place.QUEUED:
-                note(f"job {job.cookie} waits: {status.sentence}")
+        except ReasonChipError:
+            return
+        # It may have left the queue, or its time have come: only of that the client is not told by itself.
+        if status.due_s is not None:
+            note(f"job {job.cookie} is scheduled: {start_of(status.due_s, datetime.now().astimezone())}")
+            await asyncio.sleep(status.due_s + QUEUED_NOTE_S)
+            continue
+        if status.state == Place.QUEUED:
+            note(f"job {job.cookie} waits: {status.sentence}")
+        return
+
+
+def start_of(due_s: float, now: datetime) -> str:
+    """When a job starts, for people: how long from now, and at what time of the day here."""
+    at = now + timedelta(seconds=due_s)
+    return f"it starts in {duration(due_s)}, at {at:%Y-%m-%d %H:%M:%S %z}"
 
 
 async def _tell_of_breaks(client: Client, patience_s: float) -> None:

@@ -1,6 +1,7 @@
 """Options for the whole life of a job: how often it is tried, for how long, and what outlives whom."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
@@ -32,7 +33,35 @@ class DisconnectPolicy(click.ParamType[str | float]):
         return seconds
 
 
+class Moment(click.ParamType["float | datetime"]):
+    """When a job may start: a number of seconds from now, or a time that has a zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | datetime:
+        """The moment as the client library takes it. Fails for what is none, and for a time that means another moment elsewhere."""
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            example = "a number of seconds from now, nor a time like 2026-12-01T08:00+01:00"
+            self.fail(f"{value!r} is neither {example}.", param, ctx)
+        if moment.utcoffset() is None:
+            here = moment.astimezone().isoformat(timespec="minutes")
+            self.fail(f"{value!r} has no time zone: here it would be {here}.", param, ctx)
+        return moment
+
+
 _OPTIONS = (
+    click.option(
+        "--not-before",
+        type=Moment(),
+        metavar="WHEN",
+        help="Start it so many seconds from now, or at a time with its zone, like 2026-12-01T08:00+01:00, and not before.",
+    ),
     click.option("--timeout", type=Seconds(), metavar="SECONDS", help="End the job if it is not over by then, wherever it is."),
     click.option(
         "--queue-limit",

@@ -37,6 +37,7 @@ from reasonchip_broker.errors import JobCancelled, JobFailed, RequestRefused, To
             "try again if a worker is lost, or for this error",
         ),
         ("reasonchip-broker run nightly --detach", "print the job's cookie, and don't wait for it"),
+        ("reasonchip-broker run nightly --detach --not-before 2026-12-01T02:00+01:00", "and let it start then"),
     ],
 )
 @click.argument("pipeline")

@@ -71,6 +71,7 @@ def facts(status: JobStatus, *, tree: bool) -> dict[str, Any]:
         "attempts": status.attempts,
         "age_s": status.age_s,
         "left_s": status.left_s,
+        "due_s": status.due_s,
         "worker": status.worker,
         "progress": status.progress,
         "inputs": status.inputs,
@@ -98,6 +99,8 @@ def _details(status: JobStatus) -> Iterator[tuple[str, str]]:
         yield "pipeline", status.pipeline
         yield "attempt", f"{status.attempt} of {status.attempts}" if status.attempt else f"none yet, of {status.attempts}"
         yield "age", duration(status.age_s)
+    if status.due_s is not None:
+        yield "starts in", duration(status.due_s)
     if status.left_s is not None:
         yield "time left", duration(status.left_s)
     if status.worker:

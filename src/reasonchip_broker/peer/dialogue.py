@@ -104,6 +104,10 @@ class Dialogue(ABC):
         """The meta of a RUN that is sent again."""
 
     @abstractmethod
+    def _meta_delayed(self, job: Job, meta: bytes) -> bytes:
+        """The meta of a RUN that is not to run yet, with the time that is left until then."""
+
+    @abstractmethod
     def _unknown(self) -> ReasonChipError:
         """The error of a job of which nobody can say what became of it."""
 
@@ -189,7 +193,7 @@ class Dialogue(ABC):
             self._resume(job, left_ms)
             return
         job._at = self._instance
-        frame = packets.run(cookie, meta, payload, left_ms)
+        frame = packets.run(cookie, self._meta_delayed(job, meta) if job._due_at else meta, payload, left_ms)
         connection.send(frame)
         self._burst_bytes += len(frame)
         if self._burst_bytes > BURST_BYTES:
@@ -286,7 +290,7 @@ class Dialogue(ABC):
             elif kind != PacketType.PROGRESS:
                 job._stream.lost(frame[5], frame[4])
             else:
-                if job.state is JobState.QUEUED:
+                if job.state in _WAITS:
                     job.state = JobState.SENT
                 job._stream.received(frame[2], self._chunks.of(meta_of(frame[2])))
 
@@ -317,6 +321,8 @@ class Dialogue(ABC):
         job._forgotten_at = 0.0
         if code == Code.QUEUED:
             job.state = JobState.QUEUED
+        elif code == Code.SCHEDULED:
+            job.state = JobState.SCHEDULED
         elif meta.job is not None and meta.job.state == Place.CANCELLING:
             job.state = JobState.CANCELLING
         if job._detach:
@@ -369,7 +375,12 @@ class Dialogue(ABC):
             self._end(job, None, TooLarge(sentence))
 
 
-_STATES: dict[str, JobState] = {Place.QUEUED: JobState.QUEUED, Place.CANCELLING: JobState.CANCELLING}
+_STATES: dict[str, JobState] = {
+    Place.SCHEDULED: JobState.SCHEDULED,
+    Place.QUEUED: JobState.QUEUED,
+    Place.CANCELLING: JobState.CANCELLING,
+}
+_WAITS = frozenset({JobState.SCHEDULED, JobState.QUEUED})
 
 
 def _code(code: int) -> Code:

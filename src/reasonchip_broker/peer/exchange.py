@@ -13,9 +13,12 @@ All of it happens in the loop's thread, without a lock and without a task.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
+
+import msgspec
 
 from reasonchip_broker.errors import (
     BrokerWentAway,
@@ -37,6 +40,7 @@ from reasonchip_broker.peer.outflow import job_over
 from reasonchip_broker.peer.payloads import check_size
 from reasonchip_broker.peer.status import JobStatus, job_status
 from reasonchip_broker.protocol import packets, schemas
+from reasonchip_broker.protocol.binary import NUMBER_MAX
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.protocol.frames import LENGTH_MIN, Frame
 
@@ -141,8 +145,8 @@ class Exchange(Dialogue):
         if self._refusal is not None:
             raise self._refusal()
 
-    def post(self, job: Job, timeout: float | None, deadline_s: float | None) -> None:
-        """Take a new job: send it, or hold it until that is possible."""
+    def post(self, job: Job, timeout: float | None, deadline_s: float | None, delay_s: float = 0.0) -> None:
+        """Take a new job: send it, or hold it until that is possible. It is to run no sooner than `delay_s` seconds from now."""
         if self._refusal is not None:
             job._finish(None, self._refusal())
             return
@@ -150,6 +154,8 @@ class Exchange(Dialogue):
             self._time(job, timeout, self._overdue, timeout)
         if deadline_s is not None:
             job._deadline_at = self.loop.time() + deadline_s
+        if delay_s > 0:
+            job._due_at = self.loop.time() + delay_s
         if self._flowing and not self._held.jobs and not self._adrift.jobs and len(self._jobs) < self._window:
             self._send(job)
             return
@@ -315,7 +321,12 @@ class Exchange(Dialogue):
         return self._connection
 
     def _meta_again(self, job: Job) -> bytes:
-        return self._adrift.meta_again(job)
+        meta = self._adrift.meta_again(job)
+        return self._meta_delayed(job, meta) if job._due_at else meta
+
+    def _meta_delayed(self, job: Job, meta: bytes) -> bytes:
+        left_ms = max(0, min(NUMBER_MAX, math.ceil((job._due_at - self.loop.time()) * 1000)))
+        return schemas.encode_meta(msgspec.structs.replace(self._adrift.options_of(meta), delay=left_ms))
 
     def _send_waiting(self) -> None:
         while self._flowing and len(self._jobs) < self._window:

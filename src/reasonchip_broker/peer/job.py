@@ -32,6 +32,8 @@ class JobState(Enum):
     """Not sent: there is no connection yet, or it has as much as it takes."""
     SENT = "sent"
     """The broker has it, or will have it in a moment; it probably runs."""
+    SCHEDULED = "scheduled"
+    """The broker said that it waits for its time (option `not_before`). It is not said when that has come."""
     QUEUED = "queued"
     """The broker said that it waits for a slot. It is not said when it leaves the queue."""
     CANCELLING = "cancelling"
@@ -90,6 +92,7 @@ class Job:
         "_cookie",
         "_deadline_at",
         "_detach",
+        "_due_at",
         "_encoding",
         "_error",
         "_exchange",
@@ -132,6 +135,7 @@ class Job:
         self._stream: Inflow | None = None
         self._inputs: Outflow | None = None
         self._deadline_at = 0.0
+        self._due_at = 0.0
         self._held_until = 0.0
         self._timers: list[asyncio.TimerHandle] | None = None
         self._waiters: list[Waiter] | None = None

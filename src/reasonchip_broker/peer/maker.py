@@ -5,7 +5,7 @@ from typing import Any
 
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.job import Job
-from reasonchip_broker.peer.options import Options, RunMetas
+from reasonchip_broker.peer.options import Options, RunMetas, delay_s
 from reasonchip_broker.peer.payloads import encode_tagged
 
 
@@ -37,4 +37,5 @@ class JobMaker:
 
     def post(self, job: Job) -> None:
         """Send it, or hold it; in the loop's thread."""
-        self._exchange.post(job, self.options.timeout, self.options.deadline_s)
+        options = self.options
+        self._exchange.post(job, options.timeout, options.deadline_s, delay_s(options.not_before))

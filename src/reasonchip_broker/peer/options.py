@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict
 
 from reasonchip_broker.limits import ATTEMPTS_MAX, NAME_CHARS_MAX, RETRY_NAMES_MAX
@@ -33,6 +34,7 @@ _BACK = schemas.RunOptions(p="p").back
 """The very object of the default: an equal one is not recognised, and a plain job would say more than it must."""
 
 Disconnect = Literal["continue", "cancel"] | float
+NotBefore = datetime | timedelta | float
 
 
 class ChildOptions(TypedDict, total=False):
@@ -52,6 +54,7 @@ class ChildOptions(TypedDict, total=False):
     retention_s: float | None
     queue_limit_s: float | None
     run_limit_s: float | None
+    not_before: NotBefore | None
     batch: uuid.UUID | None
     loose: bool
 
@@ -77,6 +80,10 @@ class Options:
     names of exceptions or their classes ("*", or the class Exception: any). `backoff_s`: seconds before the second attempt, twice
     as many before each further one. With attempts over 1 a job may run more than once.
 
+    `not_before`: when the job may run: a datetime that has a time zone, or how long from its submission, as a timedelta or a number of
+    seconds. Until then it is scheduled, at the broker; what is past is now. At most 49 days ahead, and a broker may allow less
+    (BadPacket). With `queue` False it needs a slot at that time, or ends (QueueTimeout).
+
     `cookie`: the job's UUID, to be chosen for one job at a time; None makes a random one for each. `encoding`: of the
     variables: msgpack, json (which existing workers need), bytes or text. `follow`: whether its progress is sent here as it
     comes, for `async for`. `detach`: nobody waits for the outcome: the job's result is None as soon as the broker has taken it.
@@ -101,6 +108,7 @@ class Options:
     retention_s: float | None = None
     queue_limit_s: float | None = None
     run_limit_s: float | None = None
+    not_before: NotBefore | None = None
     parent: uuid.UUID | None = None
     loose: bool = False
     batch: uuid.UUID | None = None
@@ -116,6 +124,7 @@ class Options:
             _require_seconds(name, getattr(self, name), zero=False)
         for name in ("backoff_s", "retention_s"):
             _require_seconds(name, getattr(self, name), zero=True)
+        _require_moment(self.not_before)
         for name in ("cookie", "parent", "batch"):
             if getattr(self, name) is not None:
                 id_bytes(name, getattr(self, name))
@@ -171,6 +180,26 @@ def _require_seconds(name: str, value: float | None, *, zero: bool) -> None:
     if not (0 < value <= SECONDS_MAX or (zero and value == 0)):
         least = "at least" if zero else "over"
         raise ValueError(f"{name} must be {least} 0 and at most {SECONDS_MAX:.0f} seconds, not {value}")
+
+
+def _require_moment(not_before: NotBefore | None) -> None:
+    """Whatever is not too far off now will not be later."""
+    kinds = (datetime, timedelta, numbers.Real)
+    naive = isinstance(not_before, datetime) and not_before.utcoffset() is None
+    if not_before is not None and (naive or isinstance(not_before, bool) or not isinstance(not_before, kinds)):
+        what = "a datetime with a time zone (a local time gets one from .astimezone()), a timedelta, or a number of seconds"
+        raise TypeError(f"not_before must be {what}, not {not_before!r}")
+    if not delay_s(not_before) <= SECONDS_MAX:
+        raise ValueError(f"not_before must be at most {SECONDS_MAX:.0f} seconds ahead, not {not_before!r}")
+
+
+def delay_s(not_before: NotBefore | None) -> float:
+    """How many seconds from now a job may run that is submitted now; 0 or less: at once."""
+    if isinstance(not_before, datetime):
+        not_before -= datetime.now(UTC)
+    if isinstance(not_before, timedelta):
+        return not_before.total_seconds()
+    return 0.0 if not_before is None else not_before
 
 
 def _error_names(errors: str | type[BaseException] | Iterable[str | type[BaseException]]) -> tuple[str, ...]:

@@ -13,13 +13,14 @@ class JobStatus:
 
     `state` is one of admitting, scheduled, queued, running, parked, cancelling, suspended (its worker's connection is gone, and may
     come back), backoff (between two attempts), over. If it does not run, `why` is the reason as a word for programs (not_admitted,
-    not_served, no_free_slot, workers_draining, worker_disconnected, between_attempts, stale_attempt, slot_lent_out; "" otherwise),
-    and `sentence` the same for people. A newer broker may have further words.
+    not_due, not_served, no_free_slot, workers_draining, worker_disconnected, between_attempts, stale_attempt, slot_lent_out; ""
+    otherwise), and `sentence` the same for people. A newer broker may have further words.
 
     `attempt` counts from 1 (0: none yet) up to at most `attempts`; `age_s` is the time since the broker took the job, `left_s` that
-    until its deadline (None: it has none); `progress` and `inputs` are the numbers of the last chunk and the last input; `worker` is
-    the name of the worker that holds it, "" if none does; `outcome` the code that it ended with, if it is over; `parent` the job that
-    it is a part of; `children` are those that are a part of it, if they were asked for.
+    until its deadline (None: it has none), `due_s` that until it may run (None: it is not scheduled); `progress` and `inputs` are the
+    numbers of the last chunk and the last input; `worker` is the name of the worker that holds it, "" if none does; `outcome` the code
+    that it ended with, if it is over; `parent` the job that it is a part of; `children` are those that are a part of it, if they were
+    asked for.
     """
 
     cookie: uuid.UUID
@@ -31,6 +32,7 @@ class JobStatus:
     attempts: int = 1
     age_s: float = 0.0
     left_s: float | None = None
+    due_s: float | None = None
     progress: int = 0
     inputs: int = 0
     worker: str = ""
@@ -56,6 +58,7 @@ def job_status(told: schemas.JobStatus, cookie: bytes, sentence: str = "") -> Jo
         attempts=told.of,
         age_s=told.age / 1000,
         left_s=told.left / 1000 if told.left else None,
+        due_s=told.due / 1000 if told.due else None,
         progress=told.prog,
         inputs=told.inp,
         worker=told.worker,

@@ -18,7 +18,7 @@ from reasonchip_broker.errors import JobCancelled
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.inflow import Chunks
 from reasonchip_broker.peer.job import Job
-from reasonchip_broker.peer.options import ChildOptions, Options, RunMetas, changed
+from reasonchip_broker.peer.options import ChildOptions, Options, RunMetas, changed, delay_s
 from reasonchip_broker.peer.payloads import encode_tagged
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.worker.channel import Channel, Parked
@@ -132,7 +132,7 @@ class Family:
         if options.follow:
             stream = job._stream = exchange.inflow(cookie)
             stream.by_run = True
-        exchange.post(job, options.timeout, options.deadline_s)
+        exchange.post(job, options.timeout, options.deadline_s, delay_s(options.not_before))
 
     def _forget(self, cookie: bytes) -> None:
         self._children.pop(cookie, None)

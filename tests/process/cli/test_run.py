@@ -1,8 +1,10 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import uuid
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -116,6 +118,37 @@ def test_whoever_waits_in_line_is_told_what_for(start_job, broker):
     program.wait_until(lambda: program.errors == f"job {cookie} waits: no connected worker serves this pipeline\n")
     interrupt(program)
     assert program.wait() == Exit.INTERRUPTED
+
+
+def test_a_job_starts_no_sooner_than_is_said(run_job, broker):
+    cookie = uuid.uuid4()
+    done = run_job("greet", "--set", "name=Ada", "--not-before", "0.3", "--cookie", cookie)
+    assert (done.returncode, done.stdout) == (0, "Hello, Ada!\n")
+    scheduled = broker.wait_for_event("route scheduled", cookie=cookie.hex)
+    dispatched = broker.wait_for_event("route dispatched", cookie=cookie.hex)
+    times = [datetime.fromisoformat(event["timestamp"]) for event in (scheduled, dispatched)]
+    # The log's clock is not the one that the delay is counted by.
+    assert times[1] - times[0] > timedelta(seconds=0.29)
+
+
+def test_a_time_of_day_that_is_past_is_now(run_job):
+    assert run_job("greet", "--set", "name=Ada", "--not-before", "2026-01-01T08:00+01:00").stdout == "Hello, Ada!\n"
+
+
+def test_whoever_waits_for_its_time_is_told_when_it_starts(start_job, broker):
+    cookie = uuid.uuid4()
+    program = start_job("story", "--follow", "--not-before", "600", "--cookie", cookie)
+    told = rf"job {cookie} is scheduled: it starts in (9 min 5\d s|10 min), at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}}\n"
+    program.wait_until(lambda: re.fullmatch(told, program.errors))
+    interrupt(program)
+    assert program.wait() == Exit.INTERRUPTED
+    assert broker.wait_for_event("route over", cookie=cookie.hex)["code"] == "CANCELLED"
+
+
+def test_further_ahead_than_the_broker_allows_is_refused(run_job):
+    done = run_job("greet", "--not-before", "2592001")
+    assert done.returncode == Exit.REFUSED
+    assert "too far ahead, at most 2,592,000,000 ms are allowed here" in done.stderr
 
 
 def test_ctrl_c_cancels_the_job(start_job, broker):

@@ -47,6 +47,14 @@ def test_a_running_job(cli, detached):
     assert facts["time left"].startswith(("9 min", "10 min"))
 
 
+def test_a_scheduled_job_says_when_it_starts(cli, detached):
+    cookie = detached("greet", "--not-before", "600", event="route scheduled")
+    first, *rest = cli("status", cookie).stdout.splitlines()
+    assert first.startswith("scheduled: the job is scheduled, and may start in 0:")
+    assert facts_of(rest)["starts in"].startswith(("9 min", "10 min"))
+    assert cli("cancel", cookie).stdout == "cancelled\n"
+
+
 def test_a_waiting_job_says_why(cli, detached):
     cookie = detached("served.by.nobody", event="route queued")
     assert cli("status", cookie).stdout.startswith("queued: no connected worker serves this pipeline\n")

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import click
@@ -44,6 +45,15 @@ def test_each_option_arrives_where_it_belongs():
     )
 
 
+def test_a_moment_is_a_number_of_seconds_or_a_time_with_its_zone():
+    assert parsed("--not-before", "90").not_before == 90.0
+    assert parsed("--not-before", "-1").not_before == -1.0
+    at = datetime(2026, 1, 2, 8, 0, tzinfo=timezone(timedelta(hours=1)))
+    for text in ("2026-01-02T08:00+01:00", "2026-01-02 08:00:00+01:00", "2026-01-02T07:00Z"):
+        moment = parsed("--not-before", text).not_before
+        assert (moment, isinstance(moment, datetime)) == (at.astimezone(UTC), True)
+
+
 @pytest.mark.parametrize("policy", ["continue", "cancel"])
 def test_a_policy_is_a_word_too(policy):
     assert parsed("--on-disconnect", policy).on_disconnect == policy
@@ -65,6 +75,11 @@ def test_a_policy_is_a_word_too(policy):
         (["--retention", "-1"], "seconds from 0"),
         (["--queue-limit", "1e9"], "up to 4294967"),
         (["--queue-limit", "nan"], "seconds over 0"),
+        (["--not-before", "soon"], "'soon' is neither a number of seconds from now, nor a time like 2026-12-01T08:00"),
+        (["--not-before", "2026-13-01T08:00Z"], "is neither a number of seconds"),
+        (["--not-before", "2026-12-01T08:00"], "'2026-12-01T08:00' has no time zone: here it would be 2026-12-01T08:00[+-]"),
+        (["--not-before", "1e9"], "at most 4294967 seconds ahead"),
+        (["--not-before", "nan"], "at most 4294967 seconds ahead"),
         (["--timeout", "soon"], "'soon' is no number of seconds"),
     ],
 )

@@ -71,6 +71,12 @@ def test_and_nothing_of_what_there_is_not():
     assert list(status.lines(spent)) == ["over", "  job       00000000-0000-0000-0000-000000000005", "  outcome   OK"]
 
 
+def test_of_a_job_that_is_scheduled_it_says_when_it_starts():
+    told = JobStatus(cookie=UUID(int=6), state="scheduled", why="not_due", sentence="not yet", pipeline="sum", due_s=5400.0)
+    assert "  starts in 1 h 30 min" in list(status.lines(told))
+    assert status.facts(told, tree=False)["due_s"] == 5400.0
+
+
 def test_the_tree_shows_whose_child_each_job_is():
     assert drawn(with_children(RUNNING, FAILED)) == [
         "all  parked (slot lent out), on w, 0 ms  00000000-0000-0000-0000-000000000004",
@@ -101,6 +107,7 @@ def test_as_json_it_is_the_whole():
         "attempts": 3,
         "age_s": 65.0,
         "left_s": 5.0,
+        "due_s": None,
         "worker": "gpu-1",
         "progress": 12,
         "inputs": 1,

@@ -35,6 +35,11 @@ def test_options_are_keywords_as_those_of_a_client() -> None:
             executor.submit("p", number=1)  # type: ignore[call-arg]
 
 
+def test_a_job_that_is_scheduled_has_its_result_in_time() -> None:
+    with thread_broker() as ends, ClientExecutor(ends.url) as executor:
+        assert executor.submit("p", 5, not_before=0.01).result(WAIT_S) == 5
+
+
 def test_map_gives_results_in_order() -> None:
     with thread_broker() as ends, ClientExecutor(ends.url) as executor:
         assert [*executor.map("p", range(50), timeout=WAIT_S)] == [*range(50)]

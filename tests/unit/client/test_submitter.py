@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -38,6 +39,20 @@ async def test_the_same_wish_is_the_same_meta_so_that_the_broker_need_not_decode
             client.with_options(timeout=60.0).submit("p", number)
         metas = {(await broker.next_packet(PacketType.RUN)).meta for _ in range(6)}
         assert len(metas) == 1
+
+
+async def test_whatever_submits_may_say_when_its_jobs_may_run() -> None:
+    async with raw_broker() as broker, Client(RAW) as client:
+        at = datetime.now(UTC) + timedelta(seconds=60)
+        client.submit("p", not_before=at)
+        client.with_options(not_before=timedelta(seconds=60)).submit("p")
+        iterations: list[Any] = [client.map("p", [1], not_before=60), client.submit_many("p", [1], not_before=60)]
+        waiting = [asyncio.ensure_future(anext(aiter(iteration))) for iteration in iterations]
+        delays = [schemas.run_options((await broker.next_packet(PacketType.RUN)).meta).delay for _ in range(4)]
+        assert all(50_000 < delay <= 60_000 for delay in delays)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_each_client_has_a_nonce_of_its_own_and_each_chosen_cookie_too() -> None:

@@ -84,6 +84,7 @@ def post(
     *,
     timeout: float | None = None,
     deadline_s: float | None = None,
+    delay_s: float = 0.0,
     cookie: bytes | None = None,
     detach: bool = False,
     follow: bool = False,
@@ -93,7 +94,7 @@ def post(
     if follow:
         job._stream = exchange.inflow(job._cookie)
         job._stream.by_run = True
-    exchange.post(job, timeout, deadline_s)
+    exchange.post(job, timeout, deadline_s, delay_s)
     return job
 
 

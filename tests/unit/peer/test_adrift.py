@@ -43,6 +43,23 @@ async def test_the_nonce_is_the_same_and_the_deadline_what_is_left_of_it() -> No
     assert 0 < run.number <= first.sent[0].number <= 50_000
 
 
+async def test_the_time_that_it_waits_for_stays_the_same() -> None:
+    exchange = start(patience_s=60)
+    first = up(exchange)
+    job = post(exchange, delay_s=50.0)
+    exchange.received(frames(packets.reply(PacketType.RUN, Code.SCHEDULED, "", cookie=job._cookie)))
+    assert job.state is JobState.SCHEDULED
+    exchange.down(LOST)
+    job._due_at -= 20.0
+    again = up(exchange)
+    delays = [schemas.run_options(paper.sent[0].meta).delay for paper in (first, again)]
+    assert 49_000 < delays[0] <= 50_000
+    assert 29_000 < delays[1] <= 30_000
+    status = schemas.JobStatus(state="scheduled", why="not_due", due=30_000)
+    exchange.received(frames(packets.reply(PacketType.RUN, Code.SCHEDULED, "", cookie=job._cookie, job=status)))
+    assert job.state is JobState.SCHEDULED
+
+
 async def test_a_job_keeps_the_instance_it_was_first_sent_to_over_many_connections() -> None:
     exchange = start(patience_s=60)
     up(exchange)

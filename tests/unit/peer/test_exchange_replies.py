@@ -10,7 +10,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import Code, PacketType
 from tests.unit.client.ends import soon
-from tests.unit.peer.paper import LOST, frames, ok, post, runs, start, up
+from tests.unit.peer.paper import LOST, chunk, frames, ok, post, runs, start, up
 
 
 async def test_queued_is_a_state_and_dispatched_changes_nothing() -> None:
@@ -22,6 +22,25 @@ async def test_queued_is_a_state_and_dispatched_changes_nothing() -> None:
     exchange.received(frames(packets.reply(PacketType.RUN, Code.QUEUED, "", cookie=job._cookie)))
     states.append(job.state)
     assert states == [JobState.SENT, JobState.QUEUED]
+
+
+async def test_scheduled_is_a_state_until_it_is_seen_to_run() -> None:
+    exchange = start()
+    up(exchange)
+    job = post(exchange, delay_s=5.0, follow=True)
+    exchange.received(frames(packets.reply(PacketType.RUN, Code.SCHEDULED, "", cookie=job._cookie)))
+    states = [job.state]
+    exchange.received(frames(chunk(job, 1)))
+    states.append(job.state)
+    assert states == [JobState.SCHEDULED, JobState.SENT]
+
+
+async def test_a_detached_job_is_done_with_once_it_is_scheduled() -> None:
+    exchange = start()
+    up(exchange)
+    job = post(exchange, delay_s=5.0, detach=True)
+    exchange.received(frames(packets.reply(PacketType.RUN, Code.SCHEDULED, "", cookie=job._cookie)))
+    assert await job is None
 
 
 async def test_a_refusal_ends_the_job_with_the_hint_when_to_try_again() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from datetime import UTC, datetime, timedelta
 
 from reasonchip_broker.peer.job import JobState
 from reasonchip_broker.peer.maker import JobMaker
@@ -29,3 +30,15 @@ async def test_a_job_is_made_first_and_sent_when_it_is_posted() -> None:
 async def test_each_job_has_a_cookie_of_its_own() -> None:
     maker = JobMaker(start(), Options(), os.urandom(16))
     assert maker.make("p", 1).cookie != maker.make("p", 1).cookie
+
+
+async def test_a_delay_is_that_of_each_job_from_when_it_is_posted() -> None:
+    exchange = start()
+    paper = up(exchange)
+    at = datetime.now(UTC) + timedelta(seconds=60)
+    for not_before in (at, timedelta(seconds=60), 60, None, -1):
+        maker = JobMaker(exchange, Options(not_before=not_before), NONCE)
+        maker.post(maker.make("p", 1))
+    delays = [schemas.run_options(run.meta).delay for run in paper.sent]
+    assert all(59_000 < delay <= 60_000 for delay in delays[:3])
+    assert delays[3:] == [0, 0]

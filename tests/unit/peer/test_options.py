@@ -2,12 +2,22 @@
 
 import dataclasses
 import uuid
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from reasonchip_broker.peer import options as module
-from reasonchip_broker.peer.options import ChildOptions, OptionChanges, Options, RunMetas, changed, id_bytes
+from reasonchip_broker.peer.options import (
+    SECONDS_MAX,
+    ChildOptions,
+    OptionChanges,
+    Options,
+    RunMetas,
+    changed,
+    delay_s,
+    id_bytes,
+)
 from reasonchip_broker.protocol import schemas
 
 NONCE = bytes(range(16))
@@ -32,6 +42,11 @@ NONCE = bytes(range(16))
         {"queue_limit_s": 0},
         {"run_limit_s": 0},
         {"loose": True},
+        {"not_before": 5e6},
+        {"not_before": float("nan")},
+        {"not_before": float("inf")},
+        {"not_before": timedelta(days=50)},
+        {"not_before": datetime.max.replace(tzinfo=UTC)},
     ],
 )
 def test_values_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
@@ -78,6 +93,41 @@ def test_values_of_the_wrong_kind_are_refused_with_what_would_be_right(bad: dict
     with pytest.raises(TypeError) as told:
         Options(**bad)
     assert str(told.value) == sentence
+
+
+@pytest.mark.parametrize("bad", ["08:00", True, datetime(2026, 12, 1, 8), datetime(2026, 12, 1).date()])  # noqa: DTZ001
+def test_a_moment_is_a_time_that_has_a_zone_or_how_long_from_now(bad: Any) -> None:
+    with pytest.raises(TypeError) as told:
+        Options(not_before=bad)
+    assert str(told.value) == (
+        "not_before must be a datetime with a time zone (a local time gets one from .astimezone()), a timedelta, "
+        f"or a number of seconds, not {bad!r}"
+    )
+
+
+def test_a_delay_is_the_same_whichever_way_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noon(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Noon":
+            return cls(2026, 12, 1, 12, tzinfo=UTC)
+
+    monkeypatch.setattr(module, "datetime", Noon)
+    later = Noon(2026, 12, 1, 14, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+    assert [delay_s(moment) for moment in (later, timedelta(seconds=90), 90, None)] == [90, 90, 90, 0]
+    assert delay_s(Noon(2026, 12, 1, 14, tzinfo=timezone(timedelta(hours=3)))) == -3600
+
+
+@pytest.mark.parametrize("past", [-5, timedelta(-1), datetime.min.replace(tzinfo=UTC), 0])
+def test_a_time_that_is_past_is_an_option_too_and_means_now(past: Any) -> None:
+    assert delay_s(Options(not_before=past).not_before) <= 0
+
+
+def test_the_longest_delay_is_what_a_run_can_say() -> None:
+    assert Options(not_before=SECONDS_MAX).not_before == SECONDS_MAX
+
+
+def test_the_meta_of_a_set_of_options_has_no_delay_for_that_is_another_for_each_job() -> None:
+    assert RunMetas(Options(not_before=60), NONCE).of("p", "") == RunMetas(Options(), NONCE).of("p", "")
 
 
 def test_an_id_is_a_uuid() -> None:

@@ -95,6 +95,16 @@ async def test_options_for_many_children_are_said_once() -> None:
         assert await soon(task) == 8
 
 
+async def test_a_child_may_be_scheduled() -> None:
+    async with linked() as (broker, setting):
+        context = await began(broker, setting)
+        context.submit("p", not_before=60)
+        (run,) = await child_runs(broker)
+        options = options_of(run)
+        assert options.parent == COOKIE
+        assert 59_000 < options.delay <= 60_000
+
+
 async def test_a_child_goes_on_beside_its_parent_until_it_is_waited_for() -> None:
     async with linked() as (broker, setting):
         context = await began(broker, setting)

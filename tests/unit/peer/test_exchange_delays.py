@@ -2,10 +2,11 @@
 
 import pytest
 
+from reasonchip_broker.peer.job import JobState
 from reasonchip_broker.peer.options import SECONDS_MAX
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX
-from tests.unit.peer.paper import META, post, start, up
+from tests.unit.peer.paper import META, attached, frames, post, start, up
 
 
 async def test_a_delay_counts_from_submission_while_the_job_is_held() -> None:
@@ -36,3 +37,11 @@ async def test_a_time_that_is_past_is_not_said(delay_s: float) -> None:
     paper = up(exchange)
     post(exchange, delay_s=delay_s)
     assert paper.sent[0].meta == META
+
+
+async def test_a_job_of_somebody_else_that_is_scheduled_is_known_to_be() -> None:
+    exchange = start()
+    paper = up(exchange)
+    job = exchange.attach(b"j" * 16, "msgpack", 0, True)
+    exchange.received(frames(attached(paper, state="scheduled", why="not_due", due=1000)))
+    assert job.state is JobState.SCHEDULED

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reasonchip_broker.limits import PIPELINES_KNOWN_MAX
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketType
 from reasonchip_broker.routing.peers import PeerState
@@ -90,6 +91,19 @@ def test_the_options_of_scheduled_jobs_do_not_drive_out_those_that_come_over_and
     for delay in range(1, 50):
         driver.run(client, delay=delay)
     assert driver.switchboard._intake.known == before
+
+
+def test_a_pipeline_that_is_forgotten_meanwhile_is_found_again() -> None:
+    driver = SwitchboardDriver(driven().limits, checks=False)
+    client = driver.client()
+    cookie = driver.run(client, "the.one", delay=2_000)
+    for number in range(PIPELINES_KNOWN_MAX + 1):
+        driver.cancel(client, driver.run(client, f"other.{number}"))
+    client.take()
+    worker = driver.worker(1, ["the.one"])
+    driver.advance(2.1)
+    driver.switchboard.invariants()
+    assert ran(worker) == [(cookie, 1)]
 
 
 # Where it is
@@ -232,6 +246,16 @@ def test_a_child_whose_parent_runs_out_of_time_in_the_moment_of_its_own_never_ru
     assert [packet.cookie for packet in worker.take_kinds(PacketType.RUN)] == [parent]
     driver.jump(3.0)
     assert worker.take_kinds(PacketType.RUN) == []
+
+
+def test_neither_does_one_whose_parent_has_run_for_as_long_as_it_may() -> None:
+    driver = driven()
+    client, worker = driver.client(), driver.worker(2)
+    parent = driver.run(client, rlim=2_000)
+    driver.run(worker, parent=parent, delay=1_999)
+    assert [packet.cookie for packet in worker.take_kinds(PacketType.RUN)] == [parent]
+    driver.jump(3.0)
+    assert kinds(worker.take()) == [PacketType.CANCEL, PacketType.RESULT]
 
 
 def test_a_broker_that_drains_gives_it_back_and_never_starts_it() -> None:

@@ -58,6 +58,18 @@ def test_a_job_that_runs_before_its_time_is_seen(monkeypatch: pytest.MonkeyPatch
 
 
 @needs_interpreted_core
+def test_a_job_that_begins_though_its_deadline_has_passed_too_is_seen(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    def begin_at_once(self: Scheduled, route: Any) -> None:
+        route.extras.wait_timer = None
+        self.begin(route)
+
+    said = found(monkeypatch, Scheduled, "due", run(left_ms=700), ("jump", 3.0), by=begin_at_once)
+    assert said == f"{COOKIE!r} was dispatched a second time, or before its time"
+
+
+@needs_interpreted_core
 def test_a_job_whose_time_passes_unnoticed_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     assert "1 jobs are scheduled, and 0 should be" in found(monkeypatch, Scheduled, "due", run(), ITS_TIME, ("advance", 0.1))
 

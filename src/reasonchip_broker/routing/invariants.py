@@ -42,7 +42,6 @@ def check(dispatcher: Dispatcher) -> None:
     if reserved != dispatcher.slots.reserved:
         raise InternalError("the reserved cookies are not those that workers have not let go of")
     _check_routes(dispatcher, routes, held)
-    _check_scheduled(dispatcher, routes)
 
 
 def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, int]) -> int:
@@ -66,28 +65,31 @@ def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, 
 
 def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> None:
     """Each job that is not over is where its state says, and `held` of them have a slot: since each slot is its job's, no more do."""
-    waiting = running = 0
+    waiting = running = scheduled = scheduled_bytes = 0
     unfinished: dict[Peer, int] = {}
     reserved = dispatcher.slots.reserved
     for route in routes:
         state = route.state
         if state is _OVER:
             continue
-        if route.attempt > route.options.att:
-            raise InternalError(f"route {route.cookie.hex()} is at attempt {route.attempt} of {route.options.att}")
-        if (route.assignment is None) is (state in _RUNNING):
-            raise InternalError(f"route {route.cookie.hex()} is {state.name}, and its slot is not")
+        attempt, extras, owner = route.attempt, route.extras, route.owner
+        if attempt > 1 and attempt > route.options.att:
+            raise InternalError(f"route {route.cookie.hex()} is at attempt {attempt} of {route.options.att}")
         if route.assignment is not None:
             running += 1
-        elif state is not _QUEUED:
-            _check_slotless(route, is_reserved=route.cookie in reserved)
-        else:
+            if state not in _RUNNING:
+                raise InternalError(f"route {route.cookie.hex()} is {state.name}, and its slot is not")
+        elif state is _QUEUED:
             waiting += 1
-            if route.attempt and not route.frame:
+            if attempt and not route.frame:
                 raise InternalError(f"route {route.cookie.hex()} is to run again, and its RUN is not there")
-        if route.extras is not None:
-            _check_ties(route, route.extras)
-        owner = route.owner
+        else:
+            _check_slotless(route, is_reserved=route.cookie in reserved)
+            if state is _SCHEDULED:
+                scheduled += 1
+                scheduled_bytes += len(route.frame)
+        if extras is not None:
+            _check_ties(route, extras)
         unfinished[owner] = unfinished.get(owner, 0) + 1
     for owner, jobs in unfinished.items():
         if owner.unfinished != jobs:
@@ -96,20 +98,11 @@ def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> Non
             raise InternalError("the RESULTs that a client has not acknowledged are miscounted")
     if running != held or waiting != dispatcher.backlog.jobs:
         raise InternalError("a job runs on no slot, or waits outside of the backlog")
-
-
-def _check_scheduled(dispatcher: Dispatcher, routes: list[Route]) -> None:
-    """Each job whose time has not come has a timer that will tell, and they are counted."""
-    scheduled = dispatcher.scheduled
-    jobs = size = 0
-    for route in routes:
-        if route.state is _SCHEDULED:
-            jobs += 1
-            size += len(route.frame)
-            if route.extras is None or route.extras.wait_timer is None:
-                raise InternalError(f"route {route.cookie.hex()} is SCHEDULED, and nothing will end that")
-    if (jobs, size) != (scheduled.jobs, scheduled.bytes):
-        raise InternalError(f"{scheduled.jobs} jobs of {scheduled.bytes} bytes count as scheduled, and {jobs} of {size} are")
+    counted = dispatcher.scheduled
+    if scheduled != counted.jobs or scheduled_bytes != counted.bytes:
+        raise InternalError(
+            f"{counted.jobs} jobs of {counted.bytes} bytes count as scheduled, and {scheduled} of {scheduled_bytes} are"
+        )
 
 
 def _awaited_in(entry: Route | Pack) -> int:
@@ -119,15 +112,17 @@ def _awaited_in(entry: Route | Pack) -> int:
 def _check_slotless(route: Route, *, is_reserved: bool) -> None:
     """A job that neither runs nor waits for a slot."""
     state, attempt = route.state, route.attempt
+    if state in _RUNNING:
+        raise InternalError(f"route {route.cookie.hex()} is {state.name}, and its slot is not")
     if state is _FORGOTTEN or ((state is _ADMITTING or state is _SCHEDULED) and attempt):
         raise InternalError(f"route {route.cookie.hex()} is in a state that it can't be in: {state.name}")
-    if (state is _BACKOFF or state is _SCHEDULED) and not route.frame:
+    waits_for_time = state is _SCHEDULED or (state is _BACKOFF and not is_reserved)
+    if (waits_for_time or state is _BACKOFF) and not route.frame:
         raise InternalError(f"route {route.cookie.hex()} is to run later, and its RUN is not there")
-    if state is _BACKOFF and not is_reserved:
-        if not attempt:
-            raise InternalError(f"route {route.cookie.hex()} waits for its next attempt before it had one")
-        if route.extras is None or route.extras.wait_timer is None:
-            raise InternalError(f"route {route.cookie.hex()} is BACKOFF, and nothing will end that")
+    if waits_for_time and state is _BACKOFF and not attempt:
+        raise InternalError(f"route {route.cookie.hex()} waits for its next attempt before it had one")
+    if waits_for_time and (route.extras is None or route.extras.wait_timer is None):
+        raise InternalError(f"route {route.cookie.hex()} is {state.name}, and nothing will end that")
 
 
 def _check_ties(route: Route, extras: Extras) -> None:

@@ -13,7 +13,7 @@ bound for all marks together; beyond it the oldest go, a few from each dict in t
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from reasonchip_broker.errors import InternalError
@@ -202,6 +202,9 @@ class RouteTable:
         while self.spent > self._spent_max and none_in < SPENT_SHARDS:
             shard = self.shards[self._next_to_trim]
             self._next_to_trim = (self._next_to_trim + 1) % SPENT_SHARDS
+            if not shard:
+                none_in += 1
+                continue
             # Marks are the oldest entries, unless many outcomes are kept.
             oldest = _marks_in(islice(shard.items(), self._at_once)) or _marks_in(shard.items())[: self._at_once]
             deque(map(shard.__delitem__, oldest), maxlen=0)
@@ -210,21 +213,15 @@ class RouteTable:
 
     def invariants(self) -> tuple[list[Route], list[Pack]]:
         """All routes, and all packs that keep something. Raises InternalError if an entry is in the wrong place, or miscounted."""
-        routes: list[Route] = []
-        packs: dict[int, Pack] = {}
-        others = 0
-        for shard in filter(None, self.shards):
-            for cookie, entry in shard.items():
-                if type(entry) is Route:
-                    if entry.cookie != cookie:
-                        raise InternalError(f"{cookie.hex()} is filed in the wrong place")
-                    routes.append(entry)
-                    continue
-                others += 1
-                if type(entry) is Pack and entry.state is _OVER:
-                    packs[id(entry)] = entry
-            if shard is not self.shards[cookie[15]]:
+        shards = self.shards
+        entries = list(chain.from_iterable(map(dict.values, filter(None, shards))))
+        routes = [entry for entry in entries if type(entry) is Route]
+        packs = {id(entry): entry for entry in entries if type(entry) is Pack and entry.state is _OVER}
+        for route in routes:
+            cookie = route.cookie
+            if shards[cookie[15]].get(cookie) is not route:
                 raise InternalError(f"{cookie.hex()} is filed in the wrong place")
+        others = len(entries) - len(routes)
         kept = sum(pack.size - pack.spent for pack in packs.values())
         if self.routes != len(routes) + kept or self.spent != others - kept:
             raise InternalError(

@@ -495,8 +495,3 @@ class Model:
 def names(codes: frozenset[Code]) -> str:
     """Codes for people, always in the same order."""
     return "/".join(code.name for code in sorted(codes))
-
-
-def expected_close(reason: CloseReason) -> str:
-    """How a close is named in a trace."""
-    return reason.name.lower().replace("_", " ")

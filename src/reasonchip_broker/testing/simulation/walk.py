@@ -23,7 +23,7 @@ ALWAYS = (1, 1, 2)
 
 ESSENTIAL = 6
 
-LIMITS_OFTEN = ("", "", *TIGHTER)
+LIMITS_OFTEN = ("", "", *(name for name in TIGHTER if name != ROOMY))
 """The usual limits three times as often as any others."""
 
 BEGINNING = ("connect client", "connect client", "connect worker")

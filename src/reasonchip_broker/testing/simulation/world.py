@@ -26,7 +26,8 @@ Catch: TypeAlias = Callable[[list[tuple[FakeLink, bytes]], list[Close]], None]
 F = TypeVar("F", bound=Feature)
 
 ROUNDS_MAX = 80
-"""Within so many rounds without faults every job must be over."""
+ROUNDS_PER_JOB = 3
+"""Within so many rounds without faults every job must be over: there may be one slot for all of them, which rests after each."""
 
 SPENT_KEPT = 20
 COUNTED = (0, 3)
@@ -198,7 +199,7 @@ class World:
         self.operation = ("finish",)
         for feature in self.features.values():
             feature.calm()
-        for _ in range(ROUNDS_MAX):
+        for _ in range(ROUNDS_MAX + ROUNDS_PER_JOB * len(self.model.jobs)):
             for feature in self.features.values():
                 feature.work()
             if self.model.is_quiet:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.binary import decode
+from reasonchip_broker.protocol.binary import Packet, decode
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.protocol.json_v0 import to_binary
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reasonchip_broker.testing.simulation.world import World
 
 Operation = tuple[Any, ...]
+Send = tuple[FakeLink, bytes]
 
 ENTERS = ("run", "attach")
 """Requests after which their connection may follow a job: one of them for a job in a read."""
@@ -48,6 +49,8 @@ class Reads(Feature):
         self._jobs = world.find(Jobs)
         self._sends: list[tuple[FakeLink, bytes]] = []
         """What came of a read, as far as the model has not looked at it."""
+        self._answers: dict[bytes, list[tuple[Send, Packet]]] = {}
+        """The RUNs and REPLYs among that, by their jobs."""
         self._closes: list[Close] = []
         self._next: Frame | None = None
         """The frame that the model is told of now."""
@@ -100,6 +103,11 @@ class Reads(Feature):
 
     def _caught(self, sends: list[tuple[FakeLink, bytes]], closes: list[Close]) -> None:
         self._sends, self._closes = sends, closes
+        self._answers = {}
+        for send in sends:
+            packet = decode(to_binary(send[1], 1))
+            if packet.kind == _RUN or packet.kind == _REPLY:
+                self._answers.setdefault(packet.cookie, []).append((send, packet))
 
     def _that_can_be_told(self, end: End, operations: Sequence[Operation]) -> list[tuple[Operation, Frame]]:
         """Those operations that send something, and of which the model will know what comes of them, with what they send."""
@@ -159,24 +167,24 @@ class Reads(Feature):
         """A job that came gets its slot and its answer before the next frame is read."""
         model, step = self.model, self.model.step
         answer = next((owed for owed in step.answers if owed[0] is end.link and owed[1] == _RUN), None)
-        left: list[tuple[FakeLink, bytes]] = []
-        for link, raw in self._sends:
-            packet = decode(to_binary(raw, 1))
-            if packet.cookie == cookie and packet.kind == _RUN:
+        left: list[tuple[Send, Packet]] = []
+        for send, packet in self._answers.get(cookie, ()):
+            link, raw = send
+            if packet.kind == _RUN:
                 model.seen[_RUN](link, packet, raw)
+                self._sends.remove(send)
             elif (
-                packet.cookie == cookie
-                and packet.kind == _REPLY
-                and link is end.link
+                link is end.link
                 and answer is not None
                 and packet.code in answer[2]
                 and schemas.reply_meta(packet.meta).to == _RUN
             ):
                 model.seen[_REPLY](link, packet, raw)
+                self._sends.remove(send)
                 answer = None
             else:
-                left.append((link, raw))
-        self._sends = left
+                left.append((send, packet))
+        self._answers[cookie] = left
         if answer is not None and step.may_be_unanswered:
             step.answers.remove(answer)
         step.arrived = step.doubtful = None
@@ -194,7 +202,7 @@ class Reads(Feature):
 
     @staticmethod
     def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
-        return [(8, lambda: some_requests(chooser)), (10, lambda: some_reports(chooser))]
+        return [(5, lambda: some_requests(chooser)), (8, lambda: some_reports(chooser))]
 
 
 def some_requests(chooser: Chooser) -> Operation | None:
@@ -209,7 +217,9 @@ def some_requests(chooser: Chooser) -> Operation | None:
     choices: list[Callable[[], Operation]] = [lambda: ("run", chooser.new_cookie(), *plain)] * 12
     if chance(0.4):
         choices += [choose for weight, choose in _requests(chooser, end) for _ in range(weight)]
-    return "requests", end.id, tuple(one_of(choices)() for _ in range(1 + int(chooser.random() * FRAMES_MAX)))
+    # More RUNs than there may be jobs would be refused, and show nothing new.
+    most = min(FRAMES_MAX, chooser.world().model.limits.client_jobs_max * 2 // 3)
+    return "requests", end.id, tuple(one_of(choices)() for _ in range(1 + int(chooser.random() * most)))
 
 
 def _requests(chooser: Chooser, end: End) -> list[tuple[int, Callable[[], Operation]]]:

@@ -271,12 +271,14 @@ class Outcomes:
         self._told(peer, waiting, new)
         self._watch()
         queue = self.queue
-        while queue and _is_gone(queue[0]):
+        while queue and (queue[0].state is _FORGOTTEN or _is_gone(queue[0])):
             queue.popleft()
         if len(queue) > 2 * self.count + _SWEEP_MIN:
             self.queue = deque(entry for entry in queue if not _is_gone(entry))
-        self._clear_own()
-        self._pass_over(peer)
+        if self._own:
+            self._clear_own()
+        if waiting:
+            self._pass_over(peer)
 
     def _told(self, peer: Peer, waiting: "deque[Route | Pack]", count: int) -> None:
         """A client has the first so many RESULTs of those that wait for its word, or need not say so any more."""

@@ -16,6 +16,9 @@ from reasonchip_broker.routing.route import Route, RouteState
 SIZE_MAX = 256
 """No more outcomes are kept in a pack."""
 
+SMALL_BYTES = 16 * 1024
+"""Of RESULTs that shrink together, no more than this stays in memory for a while."""
+
 SPAN_S = 0.05
 """Outcomes of the same so many seconds are forgotten at the same time, and so may share a pack."""
 
@@ -53,7 +56,7 @@ class Pack:
         self.deadline = deadline
         """When they are forgotten."""
         self.frames: list[bytes] = []
-        """Their RESULTs, and the bare headers of those that are shrunk; nothing once the pack is open."""
+        """Their RESULTs, of those that are shrunk perhaps the bare headers; nothing once the pack is open."""
         self.taken: list[float] = []
         """When each job was taken."""
         self.size = 0
@@ -86,13 +89,15 @@ class Pack:
         return [frame[COOKIE] for frame in self.frames]
 
     def shrink(self, upto: int) -> int:
-        """Let the first so many RESULTs go, as long as it is not open; returns the bytes of those that were still kept."""
-        size = 0
-        frames = self.frames
-        for place in range(self.spent, upto):
-            frame = frames[place]
-            size += len(frame)
-            frames[place] = frame[:HEADER_BYTES]
+        """Let the first so many RESULTs go, as long as it is not open; returns the bytes of those that were still kept.
+
+        Small ones stay in memory, uncounted, until the last of the pack goes, which is soon: to cut each would cost more.
+        """
+        first, frames = self.spent, self.frames
+        size = sum(map(len, frames[first:upto]))
+        if size > SMALL_BYTES:
+            for place in range(first, upto):
+                frames[place] = frames[place][:HEADER_BYTES]
         self.bytes -= size
         self.spent = upto
         return size

@@ -105,6 +105,7 @@ class PlainPath:
         """Frames from a binary worker."""
         dispatcher, shards = self._dispatcher, self._shards
         packs: list[Pack] = []
+        deadline = dispatcher.outcomes.deadline
         freed = 0
         worker = peer.worker
         held = worker.assignments if worker is not None else {}
@@ -123,7 +124,7 @@ class PlainPath:
                     if route.timer is None and route.extras is None:
                         pack = route.owner.pack
                         if pack is None or pack.options is not route.options:
-                            pack = self._pack(route, packs)
+                            pack = self._pack(route, packs, deadline)
                         if pack is not None:
                             del held[cookie]
                             shard[cookie] = pack
@@ -142,14 +143,13 @@ class PlainPath:
             self._over(worker, packs, freed)
         dispatcher.outcomes.settle(self._recipients)
 
-    def _pack(self, route: Route, packs: list[Pack]) -> Pack | None:
+    def _pack(self, route: Route, packs: list[Pack], deadline: float) -> Pack | None:
         """Where the outcome of this job goes, and the next ones like it; None if it must be kept by itself."""
         owner, options = route.owner, route.options
         if owner.unacknowledged is None or options.detach:
             return None
-        deadline = self._dispatcher.outcomes.deadline
-        pack = owner.last_pack
-        if pack is None or owner.pack is not None or not pack.goes_on(options, deadline):
+        pack = owner.last_pack if owner.pack is None else None
+        if pack is None or not pack.goes_on(options, deadline):
             pack = Pack(route, deadline)
         owner.pack = pack
         packs.append(pack)

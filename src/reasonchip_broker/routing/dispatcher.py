@@ -332,8 +332,11 @@ class Dispatcher:
 
     def settle(self) -> None:
         """What a step leads to for others: children of what ended are cancelled, senders of what was taken are credited."""
-        self.family.settle()
-        self.streams.settle()
+        # Asked here, since hardly any step leads to either: this is done after each read.
+        if self.family.doomed:
+            self.family.settle()
+        if self.streams.touched:
+            self.streams.settle()
 
     # Telling
 

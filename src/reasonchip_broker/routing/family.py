@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class Family:
     """Who is whose child, and who is in which batch."""
 
-    __slots__ = ("_dispatcher", "_doomed", "batches")
+    __slots__ = ("_dispatcher", "batches", "doomed")
 
     def __init__(self, dispatcher: "Dispatcher") -> None:
         self._dispatcher = dispatcher
         self.batches: dict[tuple[str, bytes], dict[Route, None]] = {}
         """The live jobs of each batch of each principal."""
-        self._doomed: deque[Route] = deque()
+        self.doomed: deque[Route] = deque()
 
     def join(self, route: Route, extras: Extras, parent: Route | None) -> None:
         """A job enters the tables: with its parent, and with its batch."""
@@ -56,25 +56,25 @@ class Family:
     def cancelled(self, route: Route) -> None:
         """A job's worker is asked to stop it: so are those of its children, which stay its children until it is over."""
         if route.extras is not None:
-            self._doomed.extend(child for child in route.extras.children.values() if not child.options.loose)
+            self.doomed.extend(child for child in route.extras.children.values() if not child.options.loose)
 
     def _disown(self, extras: Extras, *, doomed: bool) -> None:
         for child in extras.children.values():
             if child.extras is not None:
                 child.extras.parent = None
             if doomed and not child.options.loose:
-                self._doomed.append(child)
+                self.doomed.append(child)
         extras.children.clear()
 
     @property
     def is_settled(self) -> bool:
         """Whether nobody is to be cancelled."""
-        return not self._doomed
+        return not self.doomed
 
     def settle(self) -> None:
         """Cancel the children of whatever ended in this step."""
-        while self._doomed:
-            child = self._doomed.popleft()
+        while self.doomed:
+            child = self.doomed.popleft()
             if child.state < RouteState.OVER and child.state is not RouteState.CANCELLING:
                 self._dispatcher.stopping.cancel(child, at_once=False, why="the job that submitted it is over")
 

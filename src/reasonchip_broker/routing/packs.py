@@ -13,6 +13,8 @@ from reasonchip_broker.protocol.frames import HEADER_BYTES
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.route import Route, RouteState
 
+_OVER = RouteState.OVER
+
 SIZE_MAX = 256
 """No more outcomes are kept in a pack."""
 
@@ -67,22 +69,16 @@ class Pack:
         """So many, from the first on, are shrunk to their cookies."""
         self.told = 0
         """So many, from the first on, the client has acknowledged, or need not any more."""
-        self.state = RouteState.OVER
+        self.state = _OVER
         """FORGOTTEN when none is kept any more, as for a route."""
         self.ends_in = 0
         """The age in which the cookies are forgotten, once it is."""
         self.routes: list[Route] | None = None
         """The jobs, once the pack is open."""
 
-    def goes_on(self, options: RunOptions, deadline: float) -> bool:
-        """Whether jobs with these options, whose outcomes are to be forgotten then, may be added."""
-        return (
-            self.options is options
-            and self.state is RouteState.OVER
-            and self.routes is None
-            and self.size < SIZE_MAX
-            and self.deadline == deadline
-        )
+    def goes_on(self, options: RunOptions) -> bool:
+        """Whether jobs with these options, whose outcomes are to be forgotten with these, may be added."""
+        return self.options is options and self.state is _OVER and self.routes is None and self.size < SIZE_MAX
 
     def cookies(self) -> list[bytes]:
         """The cookies of its jobs, as long as it is not open."""

@@ -149,7 +149,7 @@ class PlainPath:
         if owner.unacknowledged is None or options.detach:
             return None
         pack = owner.last_pack if owner.pack is None else None
-        if pack is None or not pack.goes_on(options, deadline):
+        if pack is None or pack.deadline != deadline or not pack.goes_on(options):
             pack = Pack(route, deadline)
         owner.pack = pack
         packs.append(pack)

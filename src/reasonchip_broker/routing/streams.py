@@ -33,7 +33,7 @@ _HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
 class Streams:
     """The progress and input of all jobs. `routes` is the dispatcher's table."""
 
-    __slots__ = ("_answers", "_counters", "_effects", "_limits", "_routes", "_touched", "budget")
+    __slots__ = ("_answers", "_counters", "_effects", "_limits", "_routes", "budget", "touched")
 
     def __init__(self, limits: Limits, effects: Effects, counters: Counters, routes: RouteTable, answers: Answers) -> None:
         self._limits = limits
@@ -42,7 +42,7 @@ class Streams:
         self._routes = routes
         self._answers = answers
         self.budget = Budget(limits.rings_bytes_max)
-        self._touched: dict[Route, None] = {}
+        self.touched: dict[Route, None] = {}
         """Jobs of which something was taken in this step: their senders are to be credited."""
 
     def _ring(self) -> Ring:
@@ -94,7 +94,7 @@ class Streams:
         self._counters.progress += 1
         for follower in extras.followers:
             self._pump(route, ring, follower)
-        self._touched[route] = None
+        self.touched[route] = None
 
     def _pump(self, route: Route, ring: Ring, follower: Follower, *, everything: bool = False) -> None:
         """Send a follower what it may be sent, or `everything` there is: that takes its credit up all the same."""
@@ -144,13 +144,13 @@ class Streams:
     def touch(self, route: Route) -> None:
         """Somebody has taken something of a job, or nobody is there any more to hold its worker back."""
         if route.extras is not None and route.state is not _OVER:
-            self._touched[route] = None
+            self.touched[route] = None
 
     def over(self, route: Route) -> None:
         """A job is about to be over: its followers get what is left for them."""
         if route.extras is not None:
             self._flush(route, route.extras)
-            self._touched.pop(route, None)
+            self.touched.pop(route, None)
             if route.extras.inputs is not None:
                 route.extras.inputs.clear()
             if route.extras.progress is not None:
@@ -198,7 +198,7 @@ class Streams:
             extras.senders.append(Sender(peer))
         extras.senders[-1].last = number
         self.pump_input(route)
-        self._touched[route] = None
+        self.touched[route] = None
 
     def oversized_input(self, peer: Peer, frame: Frame) -> None:
         """INPUT over the frame limit."""
@@ -238,7 +238,7 @@ class Streams:
         extras.input_next = 1
         extras.input_credit = self._limits.credit_frames
         self.pump_input(route)
-        self._touched[route] = None
+        self.touched[route] = None
 
     def resumed(self, route: Route, extras: Extras) -> None:
         """The worker of a job is back, and goes on with this attempt."""
@@ -250,7 +250,7 @@ class Streams:
         extras.input_next = max(1, extras.input_next - not_taken)
         extras.input_credit = self._limits.credit_frames
         self.pump_input(route)
-        self._touched[route] = None
+        self.touched[route] = None
 
     # Credit
 
@@ -275,7 +275,7 @@ class Streams:
                     follower.credit += max(0, min(frames, outstanding))
                     if extras.progress is not None:
                         self._pump(route, extras.progress, follower)
-        self._touched[route] = None
+        self.touched[route] = None
 
     def writable(self, peer: Peer) -> None:
         """A connection takes more again: go on with what it follows."""
@@ -285,18 +285,18 @@ class Streams:
                 for follower in extras.followers:
                     if follower.peer is peer:
                         self._pump(route, extras.progress, follower)
-                self._touched[route] = None
+                self.touched[route] = None
 
     @property
     def is_settled(self) -> bool:
         """Whether nobody is to be credited."""
-        return not self._touched
+        return not self.touched
 
     def settle(self) -> None:
         """Credit the senders of whatever was taken in this step."""
-        touched = self._touched
+        touched = self.touched
         if touched:
-            self._touched = {}
+            self.touched = {}
             for route in touched:
                 if route.extras is not None and route.state is not _OVER:
                     self._settle(route, route.extras)

@@ -56,11 +56,19 @@ def make_pack(now: float = 5.0) -> Pack:
 # The pack itself
 
 
-def test_a_pack_takes_jobs_with_the_same_options_that_are_forgotten_at_the_same_time() -> None:
+def test_a_pack_takes_jobs_with_the_same_options() -> None:
     pack = make_pack()
-    assert pack.goes_on(OPTIONS, 5.0)
-    assert not pack.goes_on(RunOptions(p="p"), 5.0)
-    assert not pack.goes_on(OPTIONS, 5.05)
+    assert pack.goes_on(OPTIONS)
+    assert not pack.goes_on(RunOptions(p="p"))
+
+
+def test_outcomes_that_are_not_forgotten_at_the_same_time_share_no_pack() -> None:
+    driver = driven()
+    client, worker = driver.client(), driver.worker(20)
+    for _ in range(4):
+        packed(driver, client, worker, 4)
+        driver.advance(1.1 * SPAN_S)
+    assert [pack.size for pack in packs(driver)] == [4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("retention_s", [0.3, 7.0, 300.0])
@@ -85,7 +93,7 @@ def test_an_outcome_is_kept_for_its_retention_and_at_most_a_moment_longer(retent
 def test_a_pack_takes_no_more_once_it_is(change: Callable[[Pack], None]) -> None:
     pack = make_pack()
     change(pack)
-    assert not pack.goes_on(OPTIONS, 5.0)
+    assert not pack.goes_on(OPTIONS)
 
 
 @pytest.mark.parametrize("size", [10, SMALL_BYTES])

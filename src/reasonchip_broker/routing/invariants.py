@@ -27,8 +27,9 @@ def check(dispatcher: Dispatcher) -> None:
     dispatcher.backlog.invariants()
     table = dispatcher.routes
     routes, packs = table.invariants()
-    dispatcher.outcomes.invariants(routes, packs)
-    dispatcher.streams.invariants(routes)
+    live = [route for route in routes if route.state is not _OVER]
+    dispatcher.outcomes.invariants([route for route in routes if route.state is _OVER], packs)
+    dispatcher.streams.invariants([route for route in routes if route.extras is not None])
     held = 0
     reserved: dict[bytes, int] = {}
     for pool in dispatcher.roster.pools.values():
@@ -41,7 +42,7 @@ def check(dispatcher: Dispatcher) -> None:
         held += _check_assignments(session.worker, table, reserved)
     if reserved != dispatcher.slots.reserved:
         raise InternalError("the reserved cookies are not those that workers have not let go of")
-    _check_routes(dispatcher, routes, held)
+    _check_routes(dispatcher, live, held)
 
 
 def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, int]) -> int:
@@ -64,15 +65,12 @@ def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, 
 
 
 def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> None:
-    """Each job that is not over is where its state says, and `held` of them have a slot: since each slot is its job's, no more do."""
+    """Each of these jobs, which are not over, is where its state says, and `held` of them have a slot: since each slot is its job's, no more do."""
     waiting = running = scheduled = scheduled_bytes = 0
     unfinished: dict[Peer, int] = {}
     reserved = dispatcher.slots.reserved
     for route in routes:
-        state = route.state
-        if state is _OVER:
-            continue
-        attempt, extras, owner = route.attempt, route.extras, route.owner
+        state, attempt, extras, owner = route.state, route.attempt, route.extras, route.owner
         if attempt > 1 and attempt > route.options.att:
             raise InternalError(f"route {route.cookie.hex()} is at attempt {attempt} of {route.options.att}")
         if route.assignment is not None:

@@ -444,14 +444,13 @@ class Outcomes:
         route.extras = None
 
     def invariants(self, routes: list[Route], packs: list[Pack]) -> None:
-        """Raise InternalError if what is counted is not what is kept: among these routes, and in these packs."""
-        kept = size = timed = queued = own = 0
+        """Raise InternalError if what is counted is not what is kept: these routes, and what is in these packs."""
+        kept = len(routes)
+        size = timed = queued = own = 0
         for route in routes:
-            if route.state is _OVER:
-                kept += 1
-                size += len(route.frame)
-                if route.timer is not None:
-                    timed += 1
+            size += len(route.frame)
+            if route.timer is not None:
+                timed += 1
         for pack in packs:
             kept += pack.size - pack.spent
             size += pack.bytes

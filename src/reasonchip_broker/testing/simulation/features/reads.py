@@ -202,7 +202,7 @@ class Reads(Feature):
 
     @staticmethod
     def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
-        return [(5, lambda: some_requests(chooser)), (8, lambda: some_reports(chooser))]
+        return [(4, lambda: some_requests(chooser)), (7, lambda: some_reports(chooser))]
 
 
 def some_requests(chooser: Chooser) -> Operation | None:

@@ -65,7 +65,7 @@ def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, 
 
 
 def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> None:
-    """Each of these jobs, which are not over, is where its state says, and `held` of them have a slot: since each slot is its job's, no more do."""
+    """Each of these jobs, none of them over, is where its state says, and `held` have a slot: as each slot is its job's, no more."""
     waiting = running = scheduled = scheduled_bytes = 0
     unfinished: dict[Peer, int] = {}
     reserved = dispatcher.slots.reserved

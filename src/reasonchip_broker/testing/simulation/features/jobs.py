@@ -392,9 +392,17 @@ class Jobs(Feature):
                 raise BrokenPromise(f"a worker with load {load} got a job, and one with {least} did not")
         elif model.waiting > 1:
             waiting = model.oldest_for(worker)
-            oldest = next(other for other in waiting if other is job or not model.time_explains(other))
+            oldest = next(other for other in waiting if other is job or not self._may_end_now(other))
             if oldest is not job:
                 raise BrokenPromise(f"{job.cookie!r} overtook {oldest.cookie!r}")
+
+    def _may_end_now(self, job: Job) -> bool:
+        """Whether time may end a job in this very step, or what it is a part of."""
+        model = self.model
+        if model.time_explains(job):
+            return True
+        parent = None if job.options.loose else job.parent
+        return parent is not None and (any(alarm.subject is parent for alarm in model.due) or self._may_end_now(parent))
 
     def _check_content(self, job: Job, packet: Packet, frame: bytes) -> None:
         if job.deadline is not None:

@@ -19,6 +19,8 @@ OK, QUEUED, ANSWERS = 0, 64, 64
 NO_COOKIE = bytes(16)
 REGISTRATION = 1  # The request id of a worker's REGISTER.
 PIPELINE = "bench"
+ACK_RESULTS, ACK_BYTES, ACK_NS = 64, 64 * 1024, 50_000_000
+"""When the client library acknowledges RESULTs: so many, or as few as have so many bytes, or after that time."""
 
 _TYPE, _CODE, _ATTEMPT, _PLACE, _NUMBER, _META = 4, 5, 6, 15, 24, 32
 _MANY = 4096
@@ -90,7 +92,7 @@ class OurClient(Client):
         super().__init__(f"client {number}", recorder, hello(), frame_length, in_flight=in_flight, batch=batch)
         self._answer = 0  # Size of a RESULT frame, once one was seen.
         self._acks = acks
-        self._received = 0
+        self._received = self._told = self._told_at = self._untold_bytes = 0
 
     def fresh(self, places: Iterable[int], count: int) -> list[bytes]:
         """The place and the count of each new job."""
@@ -103,14 +105,19 @@ class OurClient(Client):
         if size and self.framing.between_frames:
             number, left = divmod(len(data), size)
             if not left and data[_TYPE::size] == _RESULTS[:number] and data[_CODE::size] == _OKS[:number]:
-                self._answered(data[_PLACE::size], now)
+                self._answered(data[_PLACE::size], len(data), now)
                 return
-        self._answered(bytes([head[_PLACE] for head in self.framing.feed(data) if self._ends_job(head)]), now)
+        places = bytes([head[_PLACE] for head in self.framing.feed(data) if self._ends_job(head)])
+        self._answered(places, len(data), now)
 
-    def _answered(self, places: bytes, now: int) -> None:
-        if self._acks and places:
+    def _answered(self, places: bytes, size: int, now: int) -> None:
+        if self._acks:
             self._received += len(places)
-            self.transport.write(frame(ACK, number=self._received & 0xFFFF_FFFF))
+            self._untold_bytes += size
+            untold = self._received - self._told
+            if untold >= ACK_RESULTS or self._untold_bytes >= ACK_BYTES or (untold and now - self._told_at >= ACK_NS):
+                self._told, self._told_at, self._untold_bytes = self._received, now, 0
+                self.transport.write(frame(ACK, number=self._received & 0xFFFF_FFFF))
         self.finished(places, now)
 
     def _ends_job(self, head: bytes) -> bool:

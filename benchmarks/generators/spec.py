@@ -24,7 +24,7 @@ class Spec:
     warmup_s: float
     window_s: float
     acks: bool = True
-    """Clients of the binary protocol acknowledge RESULTs, one ACK for each read."""
+    """Clients of the binary protocol acknowledge RESULTs, as the client library does."""
     idle_connections: int = 0
     """Not 0: open that many client connections, and do nothing; the load is ignored."""
 

@@ -23,6 +23,7 @@ from reasonchip_broker.errors import (
 from reasonchip_broker.peer.job import Job, JobState
 from reasonchip_broker.peer.metas import Metas
 from reasonchip_broker.peer.outflow import Outflow
+from reasonchip_broker.peer.receipts import Receipts
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX, code_of, meta_of, number_of
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType
@@ -81,7 +82,7 @@ class Dialogue(ABC):
         self._instance = b""
         self._body_bytes_max = 0
         self._burst_bytes = 0
-        self._results_received = 0
+        self._receipts: Receipts | None = None
         self._jobs: dict[bytes, Job] = {}
         self._talkers: dict[Job, None] = {}
         """Jobs with input: those that may have some to send."""
@@ -120,13 +121,14 @@ class Dialogue(ABC):
 
     def _hear(self, frames: list[Frame]) -> None:
         """Take what the broker says. Raises RemoteProtocolError for what can't be understood."""
-        jobs, results, count = self._jobs, self._results.known, 0
+        jobs, results, count, size = self._jobs, self._results.known, 0, 0
         for each in frames:
             kind, cookie, frame = each[0], each[1], each[2]
             if kind == _RESULT:
                 raw = meta_of(frame)
                 meta = results.get(raw) or self._results.learn(raw)
                 count += 1
+                size += len(frame)
                 job = jobs.pop(cookie, None)
                 if job is None:
                     continue
@@ -145,9 +147,14 @@ class Dialogue(ABC):
                 self._oversized(cookie, frame)
             else:
                 self._flowed(each)
-        if count and self._connection is not None:
-            self._results_received += count
-            self._connection.send(packets.ack(self._results_received))
+        if count and self._receipts is not None:
+            self._receipts.received(count, size)
+
+    def acknowledge(self) -> None:
+        """Tell the broker now which RESULTs have arrived: the connection is about to be closed, or something is asked of the broker,
+        whose answer should not depend on how long ago that was."""
+        if self._receipts is not None:
+            self._receipts.acknowledge()
 
     # Requests
 
@@ -159,6 +166,7 @@ class Dialogue(ABC):
         frame = build(number)
         key = frame[TYPE_AT], number
         request = self._requests[key] = self.loop.create_future()
+        self.acknowledge()
         connection.send(frame)
         try:
             answer: tuple[Code, schemas.ReplyMeta] = await request
@@ -247,6 +255,7 @@ class Dialogue(ABC):
             stream.opened(self._welcome.credit)
             stream.attaching = True
             first = stream.last + 1
+        self.acknowledge()
         self.put(packets.attach(job._cookie, first=first, take=job._take, number=number))
 
     def put(self, frame: bytes) -> None:

@@ -38,6 +38,7 @@ from reasonchip_broker.peer.inflow import Inflow
 from reasonchip_broker.peer.job import Answer, Job, JobState
 from reasonchip_broker.peer.outflow import job_over
 from reasonchip_broker.peer.payloads import check_size
+from reasonchip_broker.peer.receipts import Receipts
 from reasonchip_broker.peer.status import JobStatus, job_status
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX
@@ -88,7 +89,7 @@ class Exchange(Dialogue):
         self._frame_bytes_max = welcome.frame
         self._body_bytes_max = welcome.frame - LENGTH_MIN
         self._window = max(1, welcome.jobs)
-        self._results_received = 0
+        self._receipts = Receipts(connection.send, self.loop)
         self._held.connected()
         self._adrift.connected()
         farewells, self._farewells = self._farewells, {}
@@ -107,6 +108,9 @@ class Exchange(Dialogue):
     def down(self, error: ReasonChipError, heard_at: float | None = None) -> None:
         """There is no connection, and why. Another attempt will be made. `heard_at`: when the broker was last heard."""
         was_up, self._connection = self._connection is not None, None
+        if self._receipts is not None:
+            self._receipts.end()
+            self._receipts = None
         self._flowing = False
         self._last_error = error
         jobs, self._jobs = self._jobs, {}
@@ -127,6 +131,7 @@ class Exchange(Dialogue):
 
     def ended(self, error: ReasonChipError, refusal: Refusal) -> None:
         """There will be no other connection: what is under way fails, and nothing more is taken."""
+        self.acknowledge()
         self.down(error)
         self._refusal = refusal
         self._adrift.give_up()

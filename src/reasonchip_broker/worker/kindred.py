@@ -94,6 +94,11 @@ class Kindred:
         if self._exchange is not None:
             self._exchange.down(ConnectionLost(sentence), heard_at)
 
+    def acknowledge(self) -> None:
+        """Tell the broker now which RESULTs of children have arrived: the connection is about to be closed."""
+        if self._exchange is not None:
+            self._exchange.acknowledge()
+
     def ended(self) -> None:
         """There will be no other."""
         self._gone = self._left()

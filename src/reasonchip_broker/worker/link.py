@@ -461,6 +461,7 @@ class Link:
         self.state = LinkState.PARTED
         if self._farewell_timer is not None:
             self._farewell_timer.cancel()
+        self.kindred.acknowledge()
         connection.send(packets.goodbye(CloseReason.NORMAL, "the worker is leaving"))
         self._farewell_timer = self._loop.call_later(CLOSE_S, connection.abort, CloseReason.NORMAL)
 

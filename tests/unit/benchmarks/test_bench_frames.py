@@ -9,6 +9,7 @@ from benchmarks.generators import json_v0, nats, ours
 from benchmarks.generators.closed_loop import Batch
 from benchmarks.generators.framing import HEAD_BYTES, Framing
 from benchmarks.generators.recorder import Recorder
+from reasonchip_broker.peer.receipts import BYTES_MAX, DELAY_S, RESULTS_MAX
 
 # Recorded from existing ReasonChip peers.
 CAPTURED_REGISTER = (
@@ -210,14 +211,28 @@ async def test_a_worker_echoes_attempt_and_cookie_and_answers_pings(recorder):
     assert first == second == ours.frame(ours.RESULT, {"enc": "bytes"}, b"r" * 10, attempt=3, cookie=b"0123456789abcdef")
 
 
-async def test_acks_count_the_results_received(recorder):
-    client = ours.OurClient(0, recorder, 2, 10, acks=True)
+@pytest.mark.parametrize(
+    ("in_flight", "payload", "elapsed_ns", "reads"),
+    [(64, b"", 0, 1), (1, b"", 0, 64), (2, bytes(33_000), 0, 1), (2, b"", 50_000_000, 1)],
+    ids=["many in one read", "many reads", "many bytes", "much time"],
+)
+async def test_acks_count_the_results_received_and_come_as_the_client_library_sends_them(
+    recorder, monkeypatch, in_flight, payload, elapsed_ns, reads
+):
+    assert (ours.ACK_RESULTS, ours.ACK_BYTES, ours.ACK_NS) == (RESULTS_MAX, BYTES_MAX, DELAY_S * 1e9)
+    now = elapsed_ns
+    monkeypatch.setattr(ours, "perf_counter_ns", lambda: now)
+    client = ours.OurClient(0, recorder, in_flight, 10, acks=True)
     transport, _ = connected(client)
     client.start()
-    results = b"".join(ours.frame(ours.RESULT, cookie=run[8:24]) for run in frames_of(transport.written, ours.frame_length))
-    transport.written = b""
-    client.data_received(results)
-    assert transport.written.startswith(ours.frame(ours.ACK, number=2))
+    for read in range(reads):
+        runs = frames_of(transport.written, ours.frame_length)
+        assert len(runs) == in_flight
+        results = b"".join(ours.frame(ours.RESULT, None, payload, cookie=run[8:24]) for run in runs)
+        transport.written = b""
+        client.data_received(results)
+        acks = [frame for frame in frames_of(transport.written, ours.frame_length) if frame[4] == ours.ACK]
+        assert acks == ([ours.frame(ours.ACK, number=reads * in_flight)] if read == reads - 1 else [])
 
 
 async def test_a_queued_job_is_counted_and_a_refused_one_ends_the_run(recorder):

@@ -26,37 +26,6 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-# Acknowledgements
-
-
-async def test_results_are_acknowledged_once_for_each_batch_that_has_some() -> None:
-    exchange = start(patience_s=60)
-    paper = up(exchange)
-    jobs = [post(exchange) for _ in range(3)]
-    exchange.received(frames(ok(jobs[0]), ok(jobs[1])))
-    exchange.received(frames(packets.reply(PacketType.RUN, Code.QUEUED, "", cookie=jobs[2]._cookie)))
-    exchange.received(frames(packets.result(b"s" * 16, 1, b"", "")))
-    paper.take_packets()
-    assert paper.acks == [2, 3], "the results of this connection, wanted or not"
-    exchange.down(LOST)
-    again = up(exchange)
-    exchange.received(frames(ok(jobs[2])))
-    again.take_packets()
-    assert again.acks == [1], "and of no other connection"
-
-
-async def test_a_result_that_is_too_large_to_keep_was_received() -> None:
-    exchange = start()
-    paper = up(exchange)
-    job = post(exchange)
-    [(kind, *rest)] = frames(ok(job))
-    exchange.received([(kind + 256, *rest)])  # type: ignore[list-item]
-    with pytest.raises(errors.TooLarge):
-        await job
-    paper.take_packets()
-    assert paper.acks == [1]
-
-
 # Progress
 
 

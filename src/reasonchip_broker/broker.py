@@ -88,6 +88,9 @@ class Broker:
         self._wake_at = NEVER
         self._wake_handle: asyncio.TimerHandle | None = None
         self._carrying = False
+        """Whether effects are being carried out."""
+        self._stepped = False
+        """Whether a step was taken meanwhile."""
         self._idle = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -251,14 +254,15 @@ class Broker:
     def received(self, connection: Connection, frames: list[Frame]) -> None:
         """The hot path: frames in, effects out."""
         self._carrying = True
+        plain = False
         try:
-            self.switchboard.received(connection.context, frames, self._time())
+            plain = self.switchboard.received(connection.context, frames, self._time())
         except Exception as error:
             self._doubt(connection, error)
         self._send_out()
         self._carrying = False
-        effects = self._effects
-        if effects.rare or self._timers.wake_at < self._wake_at or self.state != BrokerState.RUNNING:
+        if not plain or self._stepped or self._timers.wake_at < self._wake_at or self.state is not BrokerState.RUNNING:
+            self._stepped = False
             self._after_step()
 
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
@@ -309,6 +313,7 @@ class Broker:
     def _after_step(self) -> None:
         if self._carrying:
             # This step came of a send: whoever is sending carries its effects out as well.
+            self._stepped = True
             return
         self._carrying = True
         effects = self._effects

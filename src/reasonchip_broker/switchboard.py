@@ -160,12 +160,16 @@ class Switchboard:
             peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + max(0.0, self._limits.handshake_s - waited_s))
         return peer
 
-    def received(self, peer: Peer, frames: list[Frame], now: float) -> None:
-        """A connection sent these frames (none: it sent a part of one)."""
+    def received(self, peer: Peer, frames: list[Frame], now: float) -> bool:
+        """A connection sent these frames (none: it sent a part of one). Returns whether nothing came of them but frames to be sent,
+        and perhaps a timer: whoever carries out the effects need not look for others then."""
         peer.heard_at = self._clock.now = now
         reader = peer.reader
         if reader is not None and not self.effects.nothing_is_plain:
-            reader(peer, frames)
+            if reader(peer, frames):
+                if peer.grace_s:
+                    self._acknowledge(peer, frames)
+                return True
         else:
             for frame in frames:
                 handlers = peer.handlers
@@ -174,6 +178,7 @@ class Switchboard:
         if peer.grace_s:
             self._acknowledge(peer, frames)
         self._dispatcher.settle()
+        return False
 
     def _acknowledge(self, peer: Peer, frames: list[Frame]) -> None:
         """A worker that may come back keeps its RESULTs until it knows that they have arrived."""

@@ -368,6 +368,28 @@ async def test_a_farewell_that_congests_its_connection_is_no_trouble() -> None:
         assert (await victim.sent_away())[0] is CloseReason.LIMIT
 
 
+async def test_a_step_that_comes_of_sending_what_is_plain_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None does so far, but a transport may find out at any time that its peer is gone."""
+    async with serving() as broker:
+        await worker_of(broker, 2)
+        client, victim = await client_of(broker), await client_of(broker)
+        await client.echo()
+        await victim.echo()
+        connection = list(broker.switchboard.peers.values())[-1].link
+        send_all = type(connection).send_all
+
+        def finds_out(self: Any, frames: list[bytes]) -> None:
+            if self is connection:
+                broker.offended(self, CloseReason.PROTOCOL_ERROR, "found out while it was sent to")
+            send_all(self, frames)
+
+        monkeypatch.setattr(type(connection), "send_all", finds_out)
+        victim.run()
+        await client.echo()
+        assert connection.reason is CloseReason.PROTOCOL_ERROR, "at once, and not when a timer was due"
+        assert (await victim.sent_away())[1] == "found out while it was sent to"
+
+
 async def test_a_worker_that_is_lost_to_the_hard_cap_while_it_is_given_jobs_tells_their_owners() -> None:
     """The send of a RUN ends the connection of the worker that it goes to: a loss in the middle of a step."""
     limits = Limits(outbox_bytes_mark=1000, outbox_bytes_max=3000, write_deadline_s=60)

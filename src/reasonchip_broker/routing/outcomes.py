@@ -152,6 +152,16 @@ class Outcomes:
         self.count += all_new
         self.bytes += all_bytes
 
+    def settle_one(self, client: Peer) -> None:
+        """The same as `settle`, after one outcome was added, of this client, in a pack that was there."""
+        if (
+            client.awaited > self._client_max
+            or client.kept_bytes > self._client_bytes_max
+            or self.count > self._jobs_max
+            or self.bytes > self._bytes_max
+        ):
+            self.settle((client,))
+
     def settle(self, clients: Iterable[Peer] = ()) -> None:
         """After outcomes were added, of these clients among others: keep to the limits, and see to it that time is watched."""
         for client in clients:

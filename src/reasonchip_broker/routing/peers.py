@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[Peer, Frame], None]"
 Handlers: TypeAlias = dict[int, Handler]
-Reader: TypeAlias = "Callable[[Peer, list[Frame]], None]"
+Reader: TypeAlias = "Callable[[Peer, list[Frame]], bool]"
+"""Returns whether nothing came of them but frames to be sent."""
 
 ELSE = -1
 """The handler of a table for what is not in it."""

@@ -45,8 +45,8 @@ class PlainPath:
         self._known = known
         self._jobs_max = jobs_max
 
-    def runs(self, peer: Peer, frames: list[Frame]) -> None:
-        """Frames from a binary client."""
+    def runs(self, peer: Peer, frames: list[Frame]) -> bool:
+        """Frames from a binary client. Returns whether all were of plain jobs."""
         known, shards, recipients = self._known, self._shards, self._recipients
         if peer.unacknowledged is None:
             peer.unacknowledged = deque()
@@ -55,6 +55,7 @@ class PlainPath:
         principal = peer.principal
         left = self._jobs_max - peer.unfinished
         taken = 0
+        all_plain = True
         # The options of the last RUN, and what they mean: most RUNs of a client have the same.
         last: bytes | None = None
         options: RunOptions = _nothing
@@ -92,21 +93,25 @@ class PlainPath:
                         continue
             peer.unfinished += taken
             self._routes.routes += taken
-            taken, last = 0, None
+            taken, last, all_plain = 0, None, False
             handlers = peer.handlers
             (handlers.get(code) or handlers[ELSE])(peer, frame)
             if peer.state is _GONE:
-                return
+                return False
             left = self._jobs_max - peer.unfinished
         peer.unfinished += taken
         self._routes.routes += taken
+        return all_plain
 
-    def results(self, peer: Peer, frames: list[Frame]) -> None:
-        """Frames from a binary worker."""
+    def results(self, peer: Peer, frames: list[Frame]) -> bool:
+        """Frames from a binary worker. Returns whether all were of plain jobs, and no other job waited for their slots."""
+        if len(frames) == 1 and self._result(peer, frames[0]):
+            return True
         dispatcher, shards = self._dispatcher, self._shards
         packs: list[Pack] = []
         deadline = dispatcher.outcomes.deadline
         freed = 0
+        all_plain = True
         worker = peer.worker
         held = worker.assignments if worker is not None else {}
         for frame in frames:
@@ -135,13 +140,55 @@ class PlainPath:
             if freed and worker is not None:
                 self._over(worker, packs, freed)
                 freed = 0
+            all_plain = False
             handlers = peer.handlers
             (handlers.get(kind) or handlers[ELSE])(peer, frame)
             worker = peer.worker
             held = worker.assignments if worker is not None else {}
-        if freed and worker is not None:
-            self._over(worker, packs, freed)
+        if freed and worker is not None and not self._over(worker, packs, freed):
+            all_plain = False
         dispatcher.outcomes.settle(self._recipients)
+        return all_plain
+
+    def _result(self, peer: Peer, frame: Frame) -> bool:
+        """The same for a frame that came alone, if its outcome goes into the last pack of its client. Returns whether it was taken.
+
+        Where jobs come one by one there is nothing to share the cost of the loop with."""
+        kind, cookie, raw, code, attempt, _, _ = frame
+        worker = peer.worker
+        if kind != _RESULT or code or worker is None or worker.pool.waiting or worker.resuming:
+            return False
+        held = worker.assignments
+        assignment = held.get(cookie)
+        if assignment is None or attempt != assignment.attempt or assignment.state is not _HELD or assignment.timer is not None:
+            return False
+        shard = self._shards[cookie[15]]
+        route = shard[cookie]
+        if route.timer is not None or route.extras is not None:
+            return False
+        dispatcher, owner = self._dispatcher, route.owner
+        pack, outcomes = owner.last_pack, dispatcher.outcomes
+        if pack is None or dispatcher.clock.now + outcomes.retention_s >= pack.deadline or not pack.goes_on(route.options):
+            return False
+        del held[cookie]
+        shard[cookie] = pack
+        pack.frames.append(raw)
+        pack.taken.append(route.taken_at)
+        pack.size += 1
+        outcomes.count += 1
+        owner.awaited += 1
+        owner.unfinished -= 1
+        size = len(raw)
+        pack.bytes += size
+        outcomes.bytes += size
+        owner.kept_bytes += size
+        dispatcher.counters.finished += 1
+        worker.pool.vacate(worker)
+        if not owner.sends:
+            self._recipients.append(owner)
+        owner.sends.append(raw)
+        outcomes.settle_one(owner)
+        return True
 
     def _pack(self, route: Route, packs: list[Pack], deadline: float) -> Pack | None:
         """Where the outcome of this job goes, and the next ones like it; None if it must be kept by itself."""
@@ -155,8 +202,9 @@ class PlainPath:
         packs.append(pack)
         return pack
 
-    def _over(self, worker: Worker, packs: list[Pack], jobs: int) -> None:
-        """So many jobs of a worker are over, and in packs. Nobody could see that this was not said of each one."""
+    def _over(self, worker: Worker, packs: list[Pack], jobs: int) -> bool:
+        """So many jobs of a worker are over, and in packs. Nobody could see that this was not said of each one. Returns whether no
+        other job waited for their slots."""
         dispatcher = self._dispatcher
         dispatcher.outcomes.add(packs)
         packs.clear()
@@ -164,5 +212,6 @@ class PlainPath:
         if worker.pool.waiting or worker.resuming:
             for _ in range(jobs):
                 dispatcher.slots.free_slot(worker)
-        else:
-            worker.pool.vacate(worker, jobs)
+            return False
+        worker.pool.vacate(worker, jobs)
+        return True

@@ -19,10 +19,23 @@ OPTIONS = RunOptions(p="p")
 RESULT = b"r" * 50
 
 
+class Reads:
+    """How RESULTs come in: each test below is one of both ways."""
+
+    one_by_one = False
+
+
+@pytest.fixture(params=[False, True], ids=["in one read", "one by one"], autouse=True)
+def reads(request: pytest.FixtureRequest) -> None:
+    Reads.one_by_one = request.param
+
+
 def packed(driver: SwitchboardDriver, client: FakeLink, worker: FakeLink, jobs: int) -> list[bytes]:
-    """So many jobs are run, and their RESULTs come in one read, and go out in order."""
+    """So many jobs are run, and their RESULTs come, and go out in order."""
     cookies = [driver.run(client) for _ in range(jobs)]
-    driver.send(worker, *(packets.result(cookie, 1, RESULT, ENCODING_JSON) for cookie in cookies))
+    frames = [packets.result(cookie, 1, RESULT, ENCODING_JSON) for cookie in cookies]
+    for read in ([frame] for frame in frames) if Reads.one_by_one else (frames,):
+        driver.send(worker, *read)
     assert results(client) == [(cookie, Code.OK) for cookie in cookies]
     worker.take()
     return cookies

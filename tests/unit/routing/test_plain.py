@@ -9,7 +9,9 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import ENCODING_BYTES, ENCODING_JSON, NO_COOKIE, Code, Dialect, PacketType
 from reasonchip_broker.routing.dispatcher import Dispatcher
-from reasonchip_broker.testing.switchboard_driver import SwitchboardDriver
+from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver, view
+
+from .scenes import inside
 
 COOKIE = b"k" * 16
 
@@ -124,6 +126,39 @@ def test_results_reach_a_client_in_their_order_whichever_way_each_goes() -> None
     answers[1] = packets.failed(cookies[1], 1, Code.EXCEPTION, "why")
     driver.send(worker, *answers)
     assert client.unread == answers
+
+
+def test_results_that_come_one_by_one_are_taken_without_a_handler_and_share_a_pack(handled: list[str]) -> None:
+    driver = SwitchboardDriver()
+    learned(driver)
+    client, worker = driver.client(), driver.worker(3)
+    cookies = [bytes([letter]) * 16 for letter in b"abc"]
+    driver.send(client, *(run(cookie=cookie) for cookie in cookies))
+    handled.clear()
+    answers = [packets.result(cookie, 1, b"2", ENCODING_BYTES) for cookie in cookies]
+    for answer in answers:
+        driver.send(worker, answer)
+    assert (client.unread, handled, driver.switchboard.jobs) == (answers, [], 0)
+    assert len({id(pack) for cookie, pack in inside(driver).routes.packs() if cookie in cookies}) == 1
+    assert driver.switchboard.free_slots("p") == 3
+
+
+def test_whoever_carries_effects_out_is_told_when_there_are_none_but_sends() -> None:
+    driver = SwitchboardDriver()
+    learned(driver)
+    client, worker = driver.client(), driver.worker(1)
+
+    def plain(link: FakeLink, *frames: bytes) -> bool:
+        return driver.switchboard.received(link.peer, [view(frame) for frame in frames], driver.clock.now)
+
+    result = packets.result(COOKIE, 1, b"2", ENCODING_BYTES)
+    assert plain(client, run())
+    assert plain(worker, result)
+    assert plain(client, run(cookie=b"a" * 16), run(cookie=b"b" * 16)) is False, "one had to wait"
+    assert plain(worker, packets.result(b"a" * 16, 1, b"2", ENCODING_BYTES)) is False, "it was given the slot"
+    assert plain(worker, packets.result(b"b" * 16, 1, b"2", ENCODING_BYTES), packets.ping()) is False
+    driver.switchboard.effects.log_routes = True
+    assert plain(client, run(cookie=b"c" * 16)) is False
 
 
 def test_the_result_of_a_plain_job_for_a_client_that_has_gone_is_counted_as_unheard() -> None:

@@ -22,6 +22,7 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.ports import Admission, CapacityObserver, OutcomeObserver, Principals, Verdict
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, Role
 from reasonchip_broker.protocol.frames import Frame
+from reasonchip_broker.scheduling import Scheduling
 from reasonchip_broker.switchboard import Switchboard
 from reasonchip_broker.transports.server_transport import Connection, Flusher, ServerTransport
 
@@ -67,6 +68,7 @@ class Broker:
         outcomes: OutcomeObserver | None = None,
         capacity: CapacityObserver | None = None,
         principals: Principals | None = None,
+        scheduling: Scheduling | None = None,
         logger: Any = None,
     ) -> None:
         self.instance = os.urandom(16)
@@ -104,6 +106,7 @@ class Broker:
             json_slot_rest_ms=json_slot_rest_ms,
             json_cancel=json_cancel,
             admits=admission is not None,
+            scheduling=scheduling,
         )
         self._timers = self.switchboard.timers
         self._effects = self.switchboard.effects
@@ -151,6 +154,11 @@ class Broker:
                     connection.abort(CloseReason.SHUTTING_DOWN)
                 raise
         self._log.info("broker started", instance=self.instance.hex(), clients=self.client_urls, workers=self.worker_urls)
+
+    def configure(self, scheduling: Scheduling) -> None:
+        """Schedule by other rules from now on. Connections and jobs stay as they are; those that wait are put in their new order."""
+        self.switchboard.configure(scheduling, self._time())
+        self._log.info("scheduling configured", **scheduling.as_dict())
 
     async def drain(self, limit_s: float | None = None) -> int:
         """Stop taking connections and jobs, let running jobs finish for at most `limit_s` seconds (by default the configured

@@ -27,6 +27,18 @@ WORKER_PATTERNS_MAX = 1_000
 NAME_CHARS_MAX = 255
 """Characters in a pipeline, pattern, worker name or label: they are keys of tables and fields of log lines."""
 
+PRIORITIES = 10
+"""Levels of priority, 0 to 9; the highest goes first."""
+
+PRIORITY_DEFAULT = 4
+"""As in the Java Message Service: 0 to 4 are gradations of normal, 5 to 9 of expedited."""
+
+WEIGHT_MAX = 1_000_000
+"""The largest weight of a fairness key: beyond, nothing is left for all others."""
+
+SHARES_KNOWN_MAX = 20_000
+"""Fairness keys remembered without a job: any client may invent some, so idle ones are forgotten, those that used least first."""
+
 PIPELINES_KNOWN_MAX = 10_000
 """Eligibility classes remembered without a waiting job: any client may invent pipeline names, so idle ones are forgotten."""
 

@@ -18,7 +18,7 @@ from reasonchip_broker.routing.effects import Close, Effects, Link
 from reasonchip_broker.routing.intake import Intake
 from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.leases import Leases
-from reasonchip_broker.routing.peers import ELSE, Handlers, Peer, PeerState
+from reasonchip_broker.routing.peers import ANONYMOUS, ELSE, Handlers, Peer, PeerState
 from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import choose
@@ -26,6 +26,7 @@ from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
 from reasonchip_broker.routing.sessions import Session
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
+from reasonchip_broker.scheduling import Scheduling
 
 
 class Switchboard:
@@ -45,6 +46,7 @@ class Switchboard:
         json_slot_rest_ms: int | None = None,
         json_cancel: bool = False,
         admits: bool = False,
+        scheduling: Scheduling | None = None,
     ) -> None:
         self.effects = Effects()
         self.timers = Timers()
@@ -53,7 +55,8 @@ class Switchboard:
         self._version = version
         self._limits = limits
         self._admits = admits
-        self._dispatcher = Dispatcher(limits, self.effects, self.timers, json_slot_rest_ms, json_cancel)
+        self._dispatcher = Dispatcher(limits, self.effects, self.timers, json_slot_rest_ms, json_cancel, scheduling)
+        self._shares = self._dispatcher.shares
         self._clock = self._dispatcher.clock
         self._answers = self._dispatcher.answers
         self._requests = Requests(limits, self._dispatcher, self._close)
@@ -152,7 +155,9 @@ class Switchboard:
         waited_s: float = 0.0,
     ) -> Peer:
         """A connection has shown its dialect, `waited_s` after its first byte. `queues` is whether its RUNs may wait."""
-        peer = Peer(link, connection_id, role, dialect, principal, queues)
+        is_known = principal not in ("", ANONYMOUS)
+        share = self._shares.of_key(principal, "") if is_known else self._shares.of_connection(principal, connection_id.hex())
+        peer = Peer(link, connection_id, role, dialect, principal, queues, share)
         self.peers[connection_id] = peer
         peer.heard_at = now
         self._move(peer, PeerState.WELCOMED if dialect == Dialect.JSON else PeerState.GREETING)
@@ -164,6 +169,8 @@ class Switchboard:
         """A connection sent these frames (none: it sent a part of one). Returns whether nothing came of them but frames to be sent,
         and perhaps a timer: whoever carries out the effects need not look for others then."""
         peer.heard_at = self._clock.now = now
+        if now >= self._shares.advances_at:
+            self._dispatcher.backlog.advance(now)
         reader = peer.reader
         if reader is not None and not self.effects.nothing_is_plain:
             if reader(peer, frames):
@@ -258,6 +265,11 @@ class Switchboard:
             self._intake.turn_away(route, code, sentence)
             self._dispatcher.settle()
 
+    def configure(self, scheduling: Scheduling, now: float) -> None:
+        """Schedule by other rules from now on."""
+        self._clock.now = now
+        self._dispatcher.backlog.configure(scheduling, now)
+
     def drain(self, now: float) -> None:
         """Stop taking jobs: waiting ones are given back as never started, workers finish what they have and go."""
         dispatcher = self._dispatcher
@@ -293,6 +305,8 @@ class Switchboard:
         late_s = self._leases.woken(self.timers.wake_at, now)
         dispatcher = self._dispatcher
         self._clock.now = now
+        if now >= self._shares.advances_at:
+            dispatcher.backlog.advance(now)
         failure: Exception | None = None
         for timer in self.timers.due(now):
             if not timer.is_armed:
@@ -390,6 +404,7 @@ class Switchboard:
             self._dispatcher.outcomes.left(peer)
             self._dispatcher.followers.left(peer)
             self._dispatcher.sessions.left(peer)
+            self._shares.left(peer.share)
             if peer.worker is not None:
                 worker, peer.worker = peer.worker, None
                 self._dispatcher.sessions.lost(peer, worker, reason)

@@ -26,6 +26,7 @@ PAGES = {
     "talk-to-a-running-job": 3,
     "survive-a-disconnect": 2,
     "run-batches": 3,
+    "decide-who-goes-next": 2,
 }
 """Each page, and how many programs it has."""
 
@@ -86,16 +87,21 @@ def serve(worker: StubWorker, run: Packet) -> None:
             worker.succeed(run, len(words))
 
 
+ONE_SLOT = ["decide-who-goes-next"]
+"""Pages whose programs are for a worker that has one slot."""
+
+
 def programs() -> Iterator[Any]:
     for page in PAGES:
+        slots = 1 if page in ONE_SLOT else 64
         for example in EXAMPLE.finditer((HOW_TO / f"{page}.md").read_text("utf-8")):
-            yield pytest.param(example["program"], example["output"], id=f"{page}: {example['title']}")
+            yield pytest.param(example["program"], example["output"], slots, id=f"{page}: {example['title']}")
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with thread_broker(serve, worker=Serving) as ends:
-        yield ends.url
+def urls() -> Iterator[dict[int, str]]:
+    with thread_broker(serve, worker=Serving) as many, thread_broker(serve, 1, worker=Serving) as one:
+        yield {64: many.url, 1: one.url}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -104,11 +110,11 @@ def test_every_program_of_a_page_is_one_that_is_run(page: str) -> None:
     assert text.count("```python") == len(EXAMPLE.findall(text)) == PAGES[page]
 
 
-@pytest.mark.parametrize(("program", "output"), [*programs()])
-def test_a_program_of_the_page_prints_what_the_page_says(program: str, output: str, url: str) -> None:
+@pytest.mark.parametrize(("program", "output", "slots"), [*programs()])
+def test_a_program_of_the_page_prints_what_the_page_says(program: str, output: str, slots: int, urls: dict[int, str]) -> None:
     assert URL in program
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program.replace(URL, url)],
+        [sys.executable, "-W", "error", "-c", program.replace(URL, urls[slots])],
         capture_output=True,
         text=True,
         timeout=30,

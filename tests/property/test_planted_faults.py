@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.errors import InternalError
+from reasonchip_broker.limits import PRIORITY_DEFAULT
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.routing import dispatcher
 from reasonchip_broker.routing.attempts import Attempts
-from reasonchip_broker.routing.backlog import Backlog
+from reasonchip_broker.routing.backlog import Backlog, EligibilityClass, Line
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.leases import Leases
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
@@ -135,10 +137,41 @@ def a_pool_is_remembered_when_its_workers_are_gone(patch: pytest.MonkeyPatch) ->
 
 
 @fault
+def priorities_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = Backlog._new_line
+
+    def new_line(self: Backlog, kind: EligibilityClass, priority: int, share: Share) -> Line:
+        line = original(self, kind, priority, share)
+        line.level = PRIORITY_DEFAULT
+        return line
+
+    patch.setattr(Backlog, "_new_line", new_line)
+
+
+@fault
+def jobs_do_not_come_of_age(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "_promote", nothing)
+
+
+@fault
+def the_next_job_of_a_line_is_as_old_as_the_one_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "_relevel", nothing)
+
+
+@fault
+def nobody_goes_before_who_came_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Share, "order", lambda self, now: 1.0)
+
+
+@fault
+def the_key_that_a_job_names_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "share_for", lambda self, owner, options, parent=None: owner.share)
+
+
+@fault
 def the_last_job_to_wait_is_the_first_to_run(patch: pytest.MonkeyPatch) -> None:
-    def more(_: Backlog, route: Route) -> None:
-        if route.kind.queue is not None:
-            route.kind.queue.rotate(1)
+    def more(_: Backlog, route: Route, now: float) -> None:
+        route.kind.lines[route.options.prio, route.share].queue.rotate(1)
 
     after(patch, Backlog, "push", more)
 
@@ -201,7 +234,7 @@ def a_withheld_cookie_may_be_used_again(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def a_cancelled_job_that_waited_runs(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Backlog, "withdraw", lambda self, route: setattr(route, "state", RouteState.QUEUED))
+    patch.setattr(Backlog, "withdraw", lambda self, route, now: setattr(route, "state", RouteState.QUEUED))
 
 
 @fault

@@ -208,7 +208,7 @@ async def test_a_send_that_fails_does_not_stop_the_broker() -> None:
             broker,
             PacketType.CANCEL,
             lambda peer, frame: broker.switchboard.effects.send(
-                Peer(Broken(), bytes(16), Role.CLIENT, Dialect.BINARY, "", True), b""
+                Peer(Broken(), bytes(16), Role.CLIENT, Dialect.BINARY, "", True, peer.share), b""
             ),
         )
         victim.send(packets.cancel(b"c" * 16))

@@ -8,7 +8,7 @@ import click
 
 from reasonchip_broker.cli.command import SECONDS_MAX, Seconds
 from reasonchip_broker.client import Options
-from reasonchip_broker.limits import ATTEMPTS_MAX
+from reasonchip_broker.limits import ATTEMPTS_MAX, PRIORITIES, PRIORITY_DEFAULT
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -61,6 +61,20 @@ _OPTIONS = (
         type=Moment(),
         metavar="WHEN",
         help="Start it so many seconds from now, or at a time with its zone, like 2026-12-01T08:00+01:00, and not before.",
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(0, PRIORITIES - 1),
+        default=PRIORITY_DEFAULT,
+        show_default=True,
+        metavar="0-9",
+        help="Among jobs that wait for the same workers, the highest goes first.",
+    ),
+    click.option(
+        "--fairness-key",
+        default="",
+        metavar="NAME",
+        help="Take turns with the jobs of that name, instead of this client's own.",
     ),
     click.option("--timeout", type=Seconds(), metavar="SECONDS", help="End the job if it is not over by then, wherever it is."),
     click.option(

@@ -96,6 +96,8 @@ def command(config: Path | None, limits: tuple[str, ...], exposed: bool, as_json
 
     Once it answers, it prints one line on stdout: `ready clients=URL[,URL…] workers=URL[,URL…]`. Its log goes to stderr.
 
+    With --config, SIGHUP makes it read the section [scheduling] of the file again, and nothing else happens.
+
     SIGTERM and Ctrl-C let running jobs finish, for at most the limit `drain_s`; a second one stops at once.
 
     What an option says can also be said by an environment variable (REASONCHIP_LOG_LEVEL, REASONCHIP_LIMITS_DRAIN_S, …) and in the
@@ -108,10 +110,10 @@ def command(config: Path | None, limits: tuple[str, ...], exposed: bool, as_json
         from_file(config) if config is not None else Settings(),
         DEFAULTS,
     )
-    return loop.run(_serve(settings, exposed=exposed, as_json=as_json))
+    return loop.run(_serve(settings, config, exposed=exposed, as_json=as_json))
 
 
-async def _serve(settings: Settings, *, exposed: bool, as_json: bool) -> Exit:
+async def _serve(settings: Settings, config: Path | None = None, *, exposed: bool, as_json: bool) -> Exit:
     clients, workers = listeners(settings, exposed=exposed)
     logger = logs.configure(settings.log_level or "info", settings.log_format or "auto")
     broker = Broker(
@@ -120,9 +122,12 @@ async def _serve(settings: Settings, *, exposed: bool, as_json: bool) -> Exit:
         limits=settings.checked_limits(),
         json_slot_rest_ms=settings.json_slot_rest_ms,
         json_cancel=bool(settings.json_cancel),
+        scheduling=settings.checked_scheduling(),
         logger=logger,
     )
     stops = _Stops(asyncio.get_running_loop())
+    if config is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, broker, config, logger)
     _raise_descriptor_limit()
     try:
         await broker.start()
@@ -145,6 +150,14 @@ async def _serve(settings: Settings, *, exposed: bool, as_json: bool) -> Exit:
     if broker.failed.is_set():
         return Exit.BUG
     return Exit.FAILED if unfinished else Exit.OK
+
+
+def _read_again(broker: Broker, config: Path, logger: Any) -> None:
+    """SIGHUP: schedule by what the file says now. The rest of it is for the next start."""
+    try:
+        broker.configure(from_file(config).checked_scheduling())
+    except click.UsageError as error:
+        logger.error("settings not read again: all stays as it was", error=error.message)
 
 
 async def _end(broker: Broker) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from reasonchip_broker.limits import Limits
+from reasonchip_broker.scheduling import Scheduling
 
 PREFIX = "REASONCHIP_"
 LIMITS_PREFIX = f"{PREFIX}LIMITS_"
@@ -32,6 +33,11 @@ Table = Annotated[dict[str, Any], Meta(description="a table")]
 _NUMBERS: dict[Any, Any] = {int: Whole, float: Annotated[float, Meta(description="a number")]}
 _LIMIT_TYPES: dict[str, Any] = {field.name: _NUMBERS[field.type] for field in fields(Limits)}
 LIMIT_NAMES = tuple(_LIMIT_TYPES)
+_SCHEDULING_TYPES: dict[str, Any] = {
+    "half_life_s": _NUMBERS[float],
+    "ageing_s": _NUMBERS[float],
+    "weights": Annotated[dict[str, float], Meta(description="a table of numbers")],
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Format | None = None
     limits: Table = {}
     """Those that were set, by their names in `Limits`."""
+    scheduling: Table = {}
+    """The same of `Scheduling`; said in a file only."""
 
     def checked_limits(self) -> Limits:
         """The limits, with the defaults of those that were not set. Raises click.UsageError for ones that make no sense."""
@@ -54,6 +62,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return Limits(**self.limits)
         except ValueError as error:
             raise click.UsageError(f"The limits make no sense: {error}.") from error
+
+    def checked_scheduling(self) -> Scheduling:
+        """The rules of scheduling, with the defaults of those not set. Raises click.UsageError for ones that make no sense."""
+        try:
+            return Scheduling(**self.scheduling)
+        except ValueError as error:
+            raise click.UsageError(f"The section [scheduling] makes no sense: {error}.") from error
 
 
 DEFAULTS = Settings(
@@ -72,7 +87,8 @@ def layered(*sources: Settings) -> Settings:
     settings = Settings()
     for source in reversed(sources):
         said = {name: value for name in source.__struct_fields__ if (value := getattr(source, name)) is not None}
-        settings = msgspec.structs.replace(settings, **{**said, "limits": {**settings.limits, **source.limits}})
+        tables = {name: {**getattr(settings, name), **getattr(source, name)} for name in ("limits", "scheduling")}
+        settings = msgspec.structs.replace(settings, **{**said, **tables})
     return settings
 
 
@@ -92,7 +108,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     table: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
         value = environment.get(PREFIX + name.upper(), "")
-        if value and name != "limits":
+        if value and name not in ("limits", "scheduling"):
             table[name] = value.split(",") if name in ("clients", "workers") else value
     limits = {
         name.removeprefix(LIMITS_PREFIX).lower(): value
@@ -121,6 +137,11 @@ def _convert(table: Mapping[str, Any], source: str, *, strict: bool) -> Settings
     limits = said.get("limits", {})
     _require_known(limits, LIMIT_NAMES, source, "limit")
     said["limits"] = {name: _checked(value, _LIMIT_TYPES[name], f"{source}{name}", strict) for name, value in limits.items()}
+    rules = said.get("scheduling", {})
+    _require_known(rules, tuple(_SCHEDULING_TYPES), source, "rule of scheduling")
+    said["scheduling"] = {
+        name: _checked(value, _SCHEDULING_TYPES[name], f"{source}scheduling.{name}", strict) for name, value in rules.items()
+    }
     return Settings(**said)
 
 

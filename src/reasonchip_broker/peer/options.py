@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from reasonchip_broker.limits import ATTEMPTS_MAX, NAME_CHARS_MAX, RETRY_NAMES_MAX
+from reasonchip_broker.limits import ATTEMPTS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, RETRY_NAMES_MAX
 from reasonchip_broker.peer.payloads import ENCODINGS
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX
@@ -55,6 +55,8 @@ class ChildOptions(TypedDict, total=False):
     queue_limit_s: float | None
     run_limit_s: float | None
     not_before: NotBefore | None
+    priority: int
+    fairness_key: str
     batch: uuid.UUID | None
     loose: bool
 
@@ -84,6 +86,10 @@ class Options:
     seconds. Until then it is scheduled, at the broker; what is past is now. At most 49 days ahead, and a broker may allow less
     (BadPacket). With `queue` False it needs a slot at that time, or ends (QueueTimeout).
 
+    `priority`: 0 to 9; among jobs that wait for the same workers, those of the highest go first. `fairness_key`: with whose jobs it
+    takes turns: those of a key that has used less of the workers' time lately go first. Without one, they are this client's (or its
+    principal's).
+
     `cookie`: the job's UUID, to be chosen for one job at a time; None makes a random one for each. `encoding`: of the
     variables: msgpack, json (which existing workers need), bytes or text. `follow`: whether its progress is sent here as it
     comes, for `async for`. `detach`: nobody waits for the outcome: the job's result is None as soon as the broker has taken it.
@@ -109,6 +115,8 @@ class Options:
     queue_limit_s: float | None = None
     run_limit_s: float | None = None
     not_before: NotBefore | None = None
+    priority: int = PRIORITY_DEFAULT
+    fairness_key: str = ""
     parent: uuid.UUID | None = None
     loose: bool = False
     batch: uuid.UUID | None = None
@@ -135,6 +143,10 @@ class Options:
         _require("attempts", self.attempts, int, "a whole number")
         if not 1 <= self.attempts <= ATTEMPTS_MAX:
             raise ValueError(f"attempts must be from 1 to {ATTEMPTS_MAX}, not {self.attempts}")
+        _require("priority", self.priority, int, "a whole number")
+        if not 0 <= self.priority < PRIORITIES:
+            raise ValueError(f"priority must be from 0 to {PRIORITIES - 1}, not {self.priority}")
+        _require("fairness_key", self.fairness_key, str, "a text")
         if isinstance(self.on_disconnect, str):
             if self.on_disconnect not in ("continue", "cancel"):
                 raise ValueError(f'on_disconnect is "continue", "cancel", or a number of seconds, not {self.on_disconnect!r}')
@@ -275,6 +287,8 @@ class RunMetas:
                 keep=None if options.retention_s is None else _ms(options.retention_s),
                 qlim=_ms(options.queue_limit_s),
                 rlim=_ms(options.run_limit_s),
+                prio=options.priority,
+                key=options.fairness_key,
                 parent=None if options.parent is None else options.parent.bytes,
                 loose=options.loose,
                 batch=None if options.batch is None else options.batch.bytes,

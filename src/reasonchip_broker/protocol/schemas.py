@@ -12,6 +12,8 @@ from msgspec import Meta
 from reasonchip_broker.limits import (
     ATTEMPTS_MAX,
     NAME_CHARS_MAX,
+    PRIORITIES,
+    PRIORITY_DEFAULT,
     RETRY_NAMES_MAX,
     WORKER_CAPACITY_MAX,
     WORKER_HELD_MAX,
@@ -20,6 +22,9 @@ from reasonchip_broker.limits import (
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
 """A name that people read in logs and terminals: no control characters, no line ends."""
+
+Key = Annotated[str, Meta(max_length=NAME_CHARS_MAX, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
+"""The same, or nothing."""
 
 Sentence = Annotated[str, Meta(max_length=4096)]
 Uuid = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -141,6 +146,8 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     qlim: Unsigned = 0
     rlim: Unsigned = 0
     delay: Unsigned = 0
+    prio: Annotated[int, Meta(ge=0, le=PRIORITIES - 1)] = PRIORITY_DEFAULT
+    key: Key = ""
     parent: Uuid | None = None
     loose: bool = False
     batch: Uuid | None = None

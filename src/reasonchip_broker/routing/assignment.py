@@ -20,6 +20,7 @@ from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
     from reasonchip_broker.routing.roster import Worker
+    from reasonchip_broker.routing.shares import Share
 
 
 class AssignmentState(IntEnum):
@@ -57,6 +58,8 @@ class Assignment(msgspec.Struct, eq=False):
     worker: "Worker"
     cookie: bytes
     attempt: int
+    share: "Share | None" = None
+    """Whose the slot is: the fairness key of the job. None: nobody's, since the job is none of ours."""
     state: AssignmentState = AssignmentState.HELD
     timer: Timer | None = None
     """The grace that runs after a CANCEL, or the rest."""

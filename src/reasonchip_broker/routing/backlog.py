@@ -1,51 +1,56 @@
-"""The jobs that wait for a slot: for each freed slot the oldest job that it may run, without a scan.
+"""The jobs that wait for a slot: for each freed slot the job whose turn it is, without a scan.
 
-Jobs that the same workers may run form an *eligibility class*: the pipeline, and whether the variables are JSON text. A class is a
-queue, first in first out. Each pool has a heap of the classes that wait for it, ordered by the arrival of their oldest job. A class
-stands at most once in it, perhaps under a job that was taken by another pool or has stopped waiting meanwhile: since heads only
-ever grow younger, such an entry comes up too early, never too late, and is put right when it does. Queue entries that have stopped
-waiting are dropped when they come up, and a queue that is mostly dead is rebuilt. So to queue, to take and to cancel are O(1) or
-O(log classes).
+Jobs that the same workers may run form an *eligibility class*: the pipeline, and whether the variables are JSON text. Those of one
+class, of one priority and of one fairness key stand in a *line*, first in first out. Each pool lists the lines that wait for it
+(`turns.py`): the highest priority goes first, then the key that has used least lately (`shares.py`), then the oldest job. A line may
+wait for several pools; whichever takes its first job first has it.
+
+Jobs that have stopped waiting are dropped from a line when they come up, and a line that is mostly dead is rebuilt. So to queue, to
+take and to cancel are O(1) or O(log lines).
+
+With *ageing*, a line counts for one level more each time that its first job has waited for so long. Levels matter only when a job is
+taken, so that no timer is needed: whoever takes one first looks at which lines have come of age.
 """
 
 from collections import deque
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.limits import PIPELINES_KNOWN_MAX
+from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
 from reasonchip_broker.routing.roster import Pool, Roster
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Share, Shares
+from reasonchip_broker.scheduling import Scheduling
 
 _DEAD_MIN = 64
 _QUEUED = RouteState.QUEUED
+_TOP = PRIORITIES - 1
+NEVER = float("inf")
 
 
-class EligibilityClass:
-    """The jobs of one pipeline and form of variables: which pools may run them, and those that wait."""
+class Line:
+    """The waiting jobs of one class, priority and fairness key, oldest first."""
 
-    __slots__ = ("as_json", "number", "pipeline", "pools", "queue", "size")
+    __slots__ = ("due_at", "kind", "level", "number", "priority", "queue", "share", "size")
 
-    def __init__(self, number: int, pipeline: str, as_json: bool, pools: list[Pool]) -> None:
+    def __init__(self, number: int, kind: "EligibilityClass", priority: int, share: Share) -> None:
         self.number = number
-        """Orders classes whose heap entries tie; never used again."""
-        self.pipeline = pipeline
-        self.as_json = as_json
-        self.pools = pools
-        self.queue: deque[Route] | None = None
-        """Waiting jobs, among them some that have stopped waiting; None until there is one."""
+        """Orders lines that tie; never used again."""
+        self.kind = kind
+        self.priority = priority
+        self.level = priority
+        """The priority that it counts for, with its age."""
+        self.share = share
+        self.queue: deque[Route] = deque()
+        """Among them some that have stopped waiting."""
         self.size = 0
-        """How many of them wait."""
-
-    def drop_head(self) -> None:
-        """Take the oldest job, which `head` has just returned, out of the queue."""
-        if self.queue is not None:
-            self.queue.popleft()
+        """How many wait."""
+        self.due_at = NEVER
+        """When its age is looked at next."""
 
     def head(self) -> Route | None:
         """The oldest job that waits."""
         queue = self.queue
-        if queue is None:
-            return None
         while queue:
             if queue[0].state is _QUEUED:
                 return queue[0]
@@ -53,19 +58,46 @@ class EligibilityClass:
         return None
 
 
-def _list(pool: Pool, kind: EligibilityClass, sequence: int) -> None:
-    if kind not in pool.listed:
-        pool.listed[kind] = None
-        heappush(pool.waiting, (sequence, kind.number, kind))
+class EligibilityClass:
+    """The jobs of one pipeline and form of variables: which pools may run them, and those that wait."""
+
+    __slots__ = ("as_json", "lines", "number", "pipeline", "pools", "size")
+
+    def __init__(self, number: int, pipeline: str, as_json: bool, pools: list[Pool]) -> None:
+        self.number = number
+        self.pipeline = pipeline
+        self.as_json = as_json
+        self.pools = pools
+        self.lines: dict[tuple[int, Share], Line] = {}
+        """Its lines in which a job waits, by priority and key."""
+        self.size = 0
+        """How many of its jobs wait."""
 
 
 class Backlog:
     """All waiting jobs, and all known classes."""
 
-    __slots__ = ("_checked", "_checked_pools", "_classes", "_forget_at", "_numbers", "_roster", "bytes", "epoch", "jobs")
+    __slots__ = (
+        "_ageing_s",
+        "_ages",
+        "_checked",
+        "_checked_pools",
+        "_classes",
+        "_forget_at",
+        "_numbers",
+        "_roster",
+        "bytes",
+        "epoch",
+        "jobs",
+        "shares",
+    )
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, scheduling: Scheduling) -> None:
         self._roster = roster
+        self.shares = Shares(scheduling)
+        self._ageing_s = scheduling.ageing_s
+        self._ages: list[tuple[float, int, Line]] = []
+        """When the first job of a line comes of age, and counts for more."""
         self._classes: dict[tuple[str, bool], EligibilityClass] = {}
         self._numbers = 0
         self._forget_at = PIPELINES_KNOWN_MAX
@@ -94,88 +126,151 @@ class Backlog:
         # Doubled, so that the work stays O(1) a class even where none of them is idle.
         self._forget_at = max(PIPELINES_KNOWN_MAX, 2 * len(self._classes))
         self.epoch += 1
-        for pool in self._roster.pools.values():
-            pool.waiting = [entry for entry in pool.waiting if entry[2].size]
-            pool.listed = {entry[2]: None for entry in pool.waiting}
-            heapify(pool.waiting)
 
-    def add_pool(self, pool: Pool) -> None:
+    def add_pool(self, pool: Pool, now: float) -> None:
         """A new offer: tell the classes that it serves."""
         for kind in self._classes.values():
             if pool.serves(kind.pipeline, kind.as_json):
                 kind.pools.append(pool)
-                head = kind.head()
-                if head is not None:
-                    _list(pool, kind, head.sequence)
+                for line in kind.lines.values():
+                    pool.turns.add(line, now)
 
     def remove_pool(self, pool: Pool) -> None:
         """An offer that nobody makes any more."""
+        pool.turns.close()
         for kind in self._classes.values():
             if pool in kind.pools:
                 kind.pools.remove(pool)
 
-    def push(self, route: Route) -> None:
+    def push(self, route: Route, now: float) -> None:
         """Queue a job whose state is QUEUED and whose sequence is the highest so far."""
-        kind = route.kind
-        if kind.queue is None:
-            kind.queue = deque()
-        if not kind.size:
-            kind.queue.clear()
-            for pool in kind.pools:
-                _list(pool, kind, route.sequence)
-        kind.queue.append(route)
+        kind, priority, share = route.kind, route.options.prio, route.share
+        line = kind.lines.get((priority, share))
+        if line is None:
+            line = self._new_line(kind, priority, share)
+        line.queue.append(route)
+        line.size += 1
         kind.size += 1
         self.jobs += 1
         self.bytes += len(route.frame)
+        if line.size == 1:
+            for pool in kind.pools:
+                pool.turns.add(line, now)
+            self._watch(line, route)
 
-    def pop_for(self, pool: Pool) -> Route | None:
-        """Take the oldest job that workers of this pool may run; its caller moves it on from QUEUED."""
-        waiting = pool.waiting
-        while waiting:
-            sequence, number, kind = waiting[0]
-            head = kind.head()
-            if head is None:
-                heappop(waiting)
-                del pool.listed[kind]
-            elif head.sequence != sequence:
-                heapreplace(waiting, (head.sequence, number, kind))
-            else:
-                kind.drop_head()
-                self._forget(kind, head)
-                following = kind.head()
-                if following is None:
-                    heappop(waiting)
-                    del pool.listed[kind]
-                else:
-                    heapreplace(waiting, (following.sequence, number, kind))
-                return head
-        return None
+    def _new_line(self, kind: EligibilityClass, priority: int, share: Share) -> Line:
+        self._numbers += 1
+        line = kind.lines[priority, share] = Line(self._numbers, kind, priority, share)
+        if not share.lines:
+            share.is_fresh = True
+            self.shares.all[share] = None
+        share.lines[line] = None
+        return line
 
-    def withdraw(self, route: Route) -> None:
+    def _drop_line(self, line: Line) -> None:
+        """Nothing waits in it any more. What pools say of it is dropped when it comes up."""
+        line.queue.clear()
+        del line.kind.lines[line.priority, line.share]
+        del line.share.lines[line]
+
+    def pop_for(self, pool: Pool, now: float) -> Route | None:
+        """Take the job whose turn it is among those that workers of this pool may run; its caller moves it on from QUEUED."""
+        if self._ages:
+            self._promote(now)
+        line = pool.turns.first(now)
+        if line is None:
+            return None
+        pool.turns.had(line, now)
+        route = line.queue.popleft()
+        self._forget(line, route)
+        if line.size:
+            self._relevel(line, now)
+        return route
+
+    def moved(self, share: Share, now: float) -> None:
+        """A key has used less than was said of it when its jobs began to wait."""
+        for row, level in list(share.rows.items()):
+            row.turns.moved(row, level, now)
+
+    # Age
+
+    def _watch(self, line: Line, head: Route) -> None:
+        """A line has another first job, which comes of age in its time."""
+        if self._ageing_s and line.level < _TOP:
+            due_at = head.queued_at + (line.level - line.priority + 1) * self._ageing_s
+            if due_at < line.due_at:
+                line.due_at = due_at
+                heappush(self._ages, (due_at, line.number, line))
+
+    def _relevel(self, line: Line, now: float) -> None:
+        """The first job of a line has gone: the next one has waited less, perhaps."""
+        if self._ageing_s:
+            head = line.head()
+            if head is not None:
+                waited = int((now - head.queued_at) / self._ageing_s)
+                # Division rounds: what counts is when the next level is due.
+                waited += head.queued_at + (waited + 1) * self._ageing_s <= now
+                level = min(_TOP, line.priority + waited)
+                if level != line.level:
+                    line.level = level
+                    for pool in line.kind.pools:
+                        pool.turns.add(line, now)
+                self._watch(line, head)
+
+    def _promote(self, now: float) -> None:
+        """Lines whose first job has waited for so long count for more."""
+        ages = self._ages
+        while ages and ages[0][0] <= now:
+            due_at, _, line = heappop(ages)
+            if line.size and line.due_at == due_at:
+                line.due_at = NEVER
+                self._relevel(line, now)
+
+    # Leaving
+
+    def withdraw(self, route: Route, now: float) -> None:
         """A waiting job stopped waiting (its state is no longer QUEUED)."""
-        kind = route.kind
-        self._forget(kind, route)
+        line = route.kind.lines[route.options.prio, route.share]
+        self._forget(line, route)
         # Its place in the queue is void, and may stay for a while; the bytes need not.
         route.frame = b""
-        queue = kind.queue
-        if queue is None:
-            return
-        if not kind.size:
-            # Nothing may ever come up here again, and let go of what is void.
-            queue.clear()
-        elif len(queue) > 2 * kind.size + _DEAD_MIN:
-            kind.queue = deque(other for other in queue if other.state is _QUEUED)
+        if line.size:
+            if len(line.queue) > 2 * line.size + _DEAD_MIN:
+                line.queue = deque(other for other in line.queue if other.state is _QUEUED)
+            self._relevel(line, now)
 
-    def take_out(self, routes: list[Route]) -> None:
+    def take_out(self, routes: list[Route], now: float) -> None:
         """Waiting jobs stopped waiting (their state is no longer QUEUED), and will wait again: their old places must not be found by
-        that time. A scan of each queue concerned, however many jobs there are."""
-        kinds: dict[EligibilityClass, None] = {}
+        that time. A scan of each line concerned, however many jobs there are."""
+        lines: dict[Line, None] = {}
         for route in routes:
-            self._forget(route.kind, route)
-            kinds[route.kind] = None
-        for kind in kinds:
-            if kind.queue is not None:
-                kind.queue = deque(other for other in kind.queue if other.state is _QUEUED)
+            line = route.kind.lines[route.options.prio, route.share]
+            lines[line] = None
+            self._forget(line, route)
+        for line in lines:
+            line.queue = deque(other for other in line.queue if other.state is _QUEUED)
+            self._relevel(line, now)
+
+    def configure(self, scheduling: Scheduling, now: float) -> None:
+        """Other rules hold from now on."""
+        self._ageing_s = scheduling.ageing_s
+        self._ages = []
+        self.shares.configure(scheduling, now)
+        for kind in self._classes.values():
+            for line in kind.lines.values():
+                line.level, line.due_at = line.priority, NEVER
+                for pool in kind.pools:
+                    pool.turns.add(line, now)
+                head = line.head()
+                if head is not None:
+                    self._watch(line, head)
+
+    def advance(self, now: float) -> None:
+        """Time goes on, and what keys have used before counts for less."""
+        factor = self.shares.advance(now)
+        if factor != 1.0:
+            for pool in self._roster.pools.values():
+                pool.turns.rescaled(factor)
 
     def current(self, kind: EligibilityClass) -> EligibilityClass:
         """The class that stands for this one's jobs now: classes without a waiting job are forgotten once there are too many."""
@@ -184,19 +279,29 @@ class Backlog:
         if known is None:
             # Taken up again as it is; to look for room here would change what others have looked up.
             kind.pools = [pool for pool in self._roster.pools.values() if pool.serves(*key)]
-            kind.queue = None
             known = self._classes[key] = kind
         return known
 
-    def _forget(self, kind: EligibilityClass, route: Route) -> None:
-        kind.size -= 1
+    def _forget(self, line: Line, route: Route) -> None:
+        line.size -= 1
+        line.kind.size -= 1
         self.jobs -= 1
         self.bytes -= len(route.frame)
+        if not line.size:
+            self._drop_line(line)
 
     def waiting_for(self, pools: list[Pool], at_most: int) -> int:
         """How many jobs wait that workers of these pools may run; counted no further than `at_most`."""
-        kinds = {kind.number: kind.size for pool in pools for kind in pool.listed} if at_most else {}
-        return min(at_most, sum(kinds.values()))
+        count = 0
+        seen: dict[Line, None] = {}
+        for pool in pools if at_most else ():
+            for line in pool.turns.listings:
+                if line not in seen:
+                    seen[line] = None
+                    count += line.size
+                    if count >= at_most:
+                        return at_most
+        return count
 
     def invariants(self) -> None:
         """Raise InternalError if a count or a heap disagrees with the queues, or a job waits although a slot is free."""
@@ -210,9 +315,9 @@ class Backlog:
             if kind.pools != checked.get(kind):
                 self._check_pools(kind)
                 checked[kind] = kind.pools[:]
-            if kind.size or kind.queue:
+            if kind.size or kind.lines:
                 jobs += kind.size
-                size += _check_queue(kind)
+                size += _check_lines(kind)
         if jobs != self.jobs or size != self.bytes:
             raise InternalError(f"the backlog counts {self.jobs} jobs and {self.bytes} bytes, and has {jobs} of {size}")
 
@@ -228,16 +333,25 @@ class Backlog:
             raise InternalError("a class has pools that don't serve it")
 
 
-def _check_queue(kind: EligibilityClass) -> int:
-    """A class has as many waiting jobs as it counts, and each of its pools knows that it waits, and since when, and has no slot for it.
-    Returns the bytes of those jobs. Drops nothing from the queue, as `head` does: who looks changes nothing."""
-    waiting = [route for route in kind.queue or () if route.state is _QUEUED]
-    if len(waiting) != kind.size:
-        raise InternalError(f"a class counts {kind.size} waiting jobs, and has {len(waiting)}")
-    for pool in kind.pools if waiting else ():
+def _check_lines(kind: EligibilityClass) -> int:
+    """A class has as many waiting jobs as its lines count, and each of its pools knows of each, and has no slot for it. Returns the
+    bytes of those jobs. Drops nothing from a queue, as `head` does: who looks changes nothing."""
+    jobs = size = 0
+    pools = kind.pools
+    for pool in pools:
         if pool.free:
             raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
-        entries = [entry for entry in pool.waiting if entry[2] is kind]
-        if len(entries) != 1 or entries[0][0] > waiting[0].sequence or kind not in pool.listed:
-            raise InternalError("a pool does not know of a class that waits for it, or not in its place")
-    return sum(len(route.frame) for route in waiting)
+    for line in kind.lines.values():
+        waiting = [route for route in line.queue if route.state is _QUEUED]
+        if not waiting or len(waiting) != line.size or line not in line.share.lines:
+            raise InternalError(f"a line counts {line.size} waiting jobs, and has {len(waiting)}")
+        for route in waiting:
+            size += len(route.frame)
+        for pool in pools:
+            listing = pool.turns.listings.get(line)
+            if listing is None or listing[0] > waiting[0].sequence or not pool.turns.levels >> line.level & 1:
+                raise InternalError("a pool does not know of a line that waits for it, or not in its place")
+        jobs += line.size
+    if jobs != kind.size:
+        raise InternalError(f"a class counts {kind.size} waiting jobs, and its lines {jobs}")
+    return size

@@ -27,12 +27,14 @@ from reasonchip_broker.routing.roster import Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import Scheduled
 from reasonchip_broker.routing.sessions import Sessions
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.status import Status
 from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.streams import Streams
 from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import TimerKind, Timers
+from reasonchip_broker.scheduling import Scheduling
 
 _ADMITTING = RouteState.ADMITTING
 _SCHEDULED = RouteState.SCHEDULED
@@ -64,6 +66,7 @@ class Dispatcher:
         "routes",
         "scheduled",
         "sessions",
+        "shares",
         "slots",
         "status",
         "stopping",
@@ -72,7 +75,13 @@ class Dispatcher:
     )
 
     def __init__(
-        self, limits: Limits, effects: Effects, timers: Timers, json_slot_rest_ms: int | None, json_cancel: bool
+        self,
+        limits: Limits,
+        effects: Effects,
+        timers: Timers,
+        json_slot_rest_ms: int | None,
+        json_cancel: bool,
+        scheduling: Scheduling | None = None,
     ) -> None:
         self._sequence = 0
         self.limits = limits
@@ -81,7 +90,8 @@ class Dispatcher:
         self.clock = Clock()
         self.counters = Counters()
         self.roster = Roster()
-        self.backlog = Backlog(self.roster)
+        self.backlog = Backlog(self.roster, scheduling or Scheduling())
+        self.shares = self.backlog.shares
         self.routes = RouteTable(limits.spent_max)
         self.answers = Answers(effects, self.routes)
         self.outcomes = Outcomes(limits, timers, self.clock, self.routes, effects)
@@ -107,8 +117,11 @@ class Dispatcher:
     ) -> None:
         """Take a new job that asks for nothing special and dispatch it at once, to a worker that is available."""
         _, _, raw, _, attempt, left_ms, _ = frame
-        assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1)
+        share = self.share_for(owner, options)
+        assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1, share)
         route = Route(cookie, owner, owner.principal, options, kind, _DISPATCHED, 1, assignment, self.clock.now)
+        if share is not owner.share:
+            route.own_share = share
         self._enter(route, left_ms)
         self._hand_over(route, worker, raw, attempt)
 
@@ -126,6 +139,9 @@ class Dispatcher:
         now = self.clock.now
         principal = parent.principal if parent is not None else owner.principal
         route = Route(cookie, owner, principal, options, kind, _ADMITTING, taken_at=now, sequence=self._sequence)
+        share = self.share_for(owner, options, parent)
+        if share is not owner.share:
+            route.own_share = share
         if parent is not None and parent.deadline:
             parent_ms = max(1, int((parent.deadline - now) * 1000))
             left_ms = min(left_ms, parent_ms) if left_ms else parent_ms
@@ -134,6 +150,12 @@ class Dispatcher:
             self.family.join(route, self.streams.extras_of(route), parent)
             self.followers.submitted(route)
         return route
+
+    def share_for(self, owner: Peer, options: RunOptions, parent: Route | None = None) -> Share:
+        """Whose turn a new job takes: that of the key it names, its parent's, or its owner's."""
+        if options.key:
+            return self.shares.of_key(parent.principal if parent is not None else owner.principal, options.key)
+        return parent.share if parent is not None else owner.share
 
     def _enter(self, route: Route, left_ms: int) -> None:
         self.routes.add(route)
@@ -152,7 +174,8 @@ class Dispatcher:
         self._sequence += 1
         route.sequence = self._sequence
         route.move(_QUEUED)
-        self.backlog.push(route)
+        route.queued_at = self.clock.now
+        self.backlog.push(route, self.clock.now)
         self.counters.queued += 1
         if route.extras is not None and route.options.qlim:
             when = self.clock.now + route.options.qlim / 1000
@@ -164,7 +187,7 @@ class Dispatcher:
         for route in routes:
             self._forget_wait(route)
             route.move(RouteState.BACKOFF)
-        self.backlog.take_out(routes)
+        self.backlog.take_out(routes, self.clock.now)
 
     def _forget_wait(self, route: Route) -> None:
         extras = route.extras
@@ -179,7 +202,7 @@ class Dispatcher:
         route.move(_DISPATCHED)
         route.frame = frame if route.options.att > 1 else b""
         route.attempt += 1
-        assignment = Assignment(worker, route.cookie, route.attempt)
+        assignment = Assignment(worker, route.cookie, route.attempt, route.share)
         route.assignment = worker.assignments[route.cookie] = assignment
         self._hand_over(route, worker, frame, 1 if is_json(frame) else attempt_of(frame))
         extras = route.extras
@@ -194,6 +217,7 @@ class Dispatcher:
     def _hand_over(self, route: Route, worker: Worker, frame: bytes, attempt: int) -> None:
         """Send a job to the worker that it is bound to; `attempt` is what its frame says."""
         worker.pool.occupy(worker)
+        route.share.began(1, self.clock.now)
         if route.kind.as_json and worker.peer.dialect is not _JSON:
             frame = to_binary(frame, attempt)
         if route.deadline:
@@ -250,7 +274,7 @@ class Dispatcher:
         # Every live state may go to OVER, and what is over is never finished again: no need to look the step up.
         route.state = _OVER
         if was_queued:
-            self.backlog.withdraw(route)
+            self.backlog.withdraw(route, self.clock.now)
         route.assignment = None
         if route.timer is not None:
             self.timers.disarm(route.timer)

@@ -89,6 +89,7 @@ class Followers:
             if route.owner.state is not _GONE and not any(other.peer is route.owner for other in extras.followers):
                 extras.followers.append(Follower(route.owner, 0, 0))
                 tie(route.owner, route)
+            route.own_share = route.share
             route.owner = peer
         if extras.orphan_timer is not None:
             self._dispatcher.timers.disarm(extras.orphan_timer)

@@ -178,7 +178,11 @@ class Intake:
             self.refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {too_far}")
             return None
         as_json = options.enc == ENCODING_JSON
-        known = options, self.class_of(options.p, as_json), not as_json and not options.reply and options.is_simple
+        known = (
+            options,
+            self.class_of(options.p, as_json),
+            not as_json and not options.reply and not options.key and options.is_simple,
+        )
         if options.delay:
             # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
             return known

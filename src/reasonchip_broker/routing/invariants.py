@@ -8,10 +8,12 @@ from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.table import RouteTable
 
 _HELD = AssignmentState.HELD
 _PARKED = AssignmentState.PARKED
+_WITHHELD = AssignmentState.WITHHELD
 _ADMITTING = RouteState.ADMITTING
 _SCHEDULED = RouteState.SCHEDULED
 _QUEUED = RouteState.QUEUED
@@ -32,26 +34,30 @@ def check(dispatcher: Dispatcher) -> None:
     dispatcher.streams.invariants([route for route in routes if route.extras is not None])
     held = 0
     reserved: dict[bytes, int] = {}
+    running: dict[Share | None, int] = {}
     for pool in dispatcher.roster.pools.values():
         for worker in pool.workers:
             if worker.assignments:
-                held += _check_assignments(worker, table, reserved)
+                held += _check_assignments(worker, table, reserved, running)
             if worker.resuming and worker.busy < worker.capacity:
                 raise InternalError("a job waits for its slot although one is free")
     for session in dispatcher.sessions.suspended.values():
-        held += _check_assignments(session.worker, table, reserved)
+        held += _check_assignments(session.worker, table, reserved, running)
+    dispatcher.shares.invariants(running)
     if reserved != dispatcher.slots.reserved:
         raise InternalError("the reserved cookies are not those that workers have not let go of")
     _check_routes(dispatcher, live, held)
 
 
-def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, int]) -> int:
-    """Each is the one of its job, or its cookie is reserved. Returns how many are of a job."""
+def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, int], running: dict[Share | None, int]) -> int:
+    """Each is the one of its job, or its cookie is reserved. Returns how many are of a job; adds up the slots of each fairness key."""
     held = 0
     for cookie, assignment in worker.assignments.items():
         if assignment.worker is not worker or assignment.cookie != cookie:
             raise InternalError("an assignment is filed in the wrong place")
         state = assignment.state
+        if state is _HELD or state is _WITHHELD:
+            running[assignment.share] = running.get(assignment.share, 0) + 1
         if state is _HELD or state is _PARKED:
             held += 1
             route = table.peek(cookie)

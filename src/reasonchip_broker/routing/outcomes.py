@@ -120,7 +120,7 @@ class Outcomes:
 
     def add(self, packs: list[Pack]) -> None:
         """Keep what is new in some packs: it goes to their clients now. (Written out: this is the hot path.)"""
-        queue = self.queue
+        queue, now = self.queue, self._clock.now
         all_new = all_bytes = 0
         for pack in packs:
             owner, frames, before = pack.owner, pack.frames, pack.size
@@ -138,6 +138,7 @@ class Outcomes:
             size = sum(map(len, new))
             pack.size = before + count
             pack.bytes += size
+            pack.share.ended(count, count, now)
             owner.pack = None
             owner.awaited += count
             owner.unfinished -= count
@@ -230,6 +231,7 @@ class Outcomes:
         size = len(route.frame)
         route.owner.kept_bytes -= size
         peer.kept_bytes += size
+        route.own_share = route.share
         route.owner = peer
 
     def sent_unknown(self, peer: Peer) -> None:

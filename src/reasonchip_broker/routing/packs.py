@@ -42,6 +42,7 @@ class Pack:
         "owner",
         "principal",
         "routes",
+        "share",
         "size",
         "spent",
         "state",
@@ -53,6 +54,7 @@ class Pack:
         self.owner = first.owner
         """The client that was sent them."""
         self.principal = first.principal
+        self.share = first.share
         self.options = first.options
         self.kind = first.kind
         self.deadline = deadline

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.routing.effects import Link
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Peer:
         "results",
         "role",
         "sends",
+        "share",
         "state",
         "ties",
         "timer",
@@ -69,12 +71,16 @@ class Peer:
         "worker",
     )
 
-    def __init__(self, link: Link, connection_id: bytes, role: Role, dialect: Dialect, principal: str, queues: bool) -> None:
+    def __init__(
+        self, link: Link, connection_id: bytes, role: Role, dialect: Dialect, principal: str, queues: bool, share: Share
+    ) -> None:
         self.link = link
         self.id = connection_id
         self.role = role
         self.dialect = dialect
         self.principal = principal
+        self.share = share
+        """The fairness key of its jobs that name none."""
         self.queues = queues
         """Whether a RUN of this peer may wait in the backlog without saying so."""
         self.state = PeerState.GREETING

@@ -52,7 +52,7 @@ class PlainPath:
             peer.unacknowledged = deque()
         dispatcher = self._dispatcher
         reserved, now = dispatcher.slots.reserved, dispatcher.clock.now
-        principal = peer.principal
+        principal, share = peer.principal, peer.share
         left = self._jobs_max - peer.unfinished
         taken = 0
         all_plain = True
@@ -82,7 +82,7 @@ class PlainPath:
                 ):
                     worker = pools[0].take() if len(pools) == 1 else take(pools)
                     if worker is not None:
-                        assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1)
+                        assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1, share)
                         shard[cookie] = Route(cookie, peer, principal, options, kind, _DISPATCHED, 1, assignment, now)
                         taken += 1
                         to = worker.peer
@@ -91,16 +91,20 @@ class PlainPath:
                             recipients.append(to)
                         sends.append(raw)
                         continue
-            peer.unfinished += taken
-            self._routes.routes += taken
+            if taken:
+                share.began(taken, now)
+                peer.unfinished += taken
+                self._routes.routes += taken
             taken, last, all_plain = 0, None, False
             handlers = peer.handlers
             (handlers.get(code) or handlers[ELSE])(peer, frame)
             if peer.state is _GONE:
                 return False
             left = self._jobs_max - peer.unfinished
-        peer.unfinished += taken
-        self._routes.routes += taken
+        if taken:
+            share.began(taken, now)
+            peer.unfinished += taken
+            self._routes.routes += taken
         return all_plain
 
     def results(self, peer: Peer, frames: list[Frame]) -> bool:
@@ -156,7 +160,7 @@ class PlainPath:
         Where jobs come one by one there is nothing to share the cost of the loop with."""
         kind, cookie, raw, code, attempt, _, _ = frame
         worker = peer.worker
-        if kind != _RESULT or code or worker is None or worker.pool.waiting or worker.resuming:
+        if kind != _RESULT or code or worker is None or worker.pool.turns.levels or worker.resuming:
             return False
         held = worker.assignments
         assignment = held.get(cookie)
@@ -182,6 +186,10 @@ class PlainPath:
         pack.bytes += size
         outcomes.bytes += size
         owner.kept_bytes += size
+        share = pack.share
+        share.ended(1, 1, dispatcher.clock.now)
+        if share.rows:
+            dispatcher.backlog.moved(share, dispatcher.clock.now)
         dispatcher.counters.finished += 1
         worker.pool.vacate(worker)
         if not owner.sends:
@@ -207,9 +215,12 @@ class PlainPath:
         other job waited for their slots."""
         dispatcher = self._dispatcher
         dispatcher.outcomes.add(packs)
+        for pack in packs:
+            if pack.share.rows:
+                dispatcher.backlog.moved(pack.share, dispatcher.clock.now)
         packs.clear()
         dispatcher.counters.finished += jobs
-        if worker.pool.waiting or worker.resuming:
+        if worker.pool.turns.levels or worker.resuming:
             for _ in range(jobs):
                 dispatcher.slots.free_slot(worker)
             return False

@@ -16,15 +16,13 @@ from collections import deque
 from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.peers import Peer
-
-if TYPE_CHECKING:
-    from reasonchip_broker.routing.backlog import EligibilityClass
+from reasonchip_broker.routing.turns import Turns
 
 LEVELS = 64
 _OFF = -1
@@ -89,7 +87,7 @@ class Worker:
 class Pool:
     """The workers with one offer."""
 
-    __slots__ = ("_levels", "_lowest", "_patterns", "_sweep_at", "dialect", "listed", "offer", "resting", "waiting", "workers")
+    __slots__ = ("_levels", "_lowest", "_patterns", "_sweep_at", "dialect", "offer", "resting", "turns", "workers")
 
     def __init__(self, offer: tuple[str, ...], dialect: Dialect) -> None:
         self.offer = offer
@@ -97,9 +95,8 @@ class Pool:
         self.workers: dict[Worker, None] = {}
         self.resting = 0
         """Slots that will be free soon, by themselves."""
-        self.waiting: list[tuple[int, int, EligibilityClass]] = []
-        """A heap of the classes that have a job for this pool, by their oldest; kept by `backlog`, as `listed` is."""
-        self.listed: dict[EligibilityClass, None] = {}
+        self.turns = Turns()
+        """What waits for this pool; kept by `backlog`."""
         self._levels: list[deque[Ticket] | None] = [None] * LEVELS
         self._lowest = LEVELS
         """No worker stands in a lower level."""

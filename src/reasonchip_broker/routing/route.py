@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reasonchip_broker.routing.assignment import Assignment
     from reasonchip_broker.routing.backlog import EligibilityClass
     from reasonchip_broker.routing.extras import Extras
+    from reasonchip_broker.routing.shares import Share
 
 
 class RouteState(IntEnum):
@@ -86,6 +87,15 @@ class Route(msgspec.Struct, eq=False):
     deadline: float = 0.0
     """When it is to be over, on the switchboard's clock, 0 for never; once it is, when its outcome is forgotten."""
     timer: Timer | None = None
+    queued_at: float = 0.0
+    """When it began to wait for a slot, on the switchboard's clock."""
+    own_share: "Share | None" = None
+    """Its fairness key, where that is another one than its owner's."""
+
+    @property
+    def share(self) -> "Share":
+        """Its fairness key."""
+        return self.own_share or self.owner.share
 
     def move(self, state: RouteState) -> None:
         """Take a step. Raises InternalError for one that `TRANSITIONS` does not have."""

@@ -105,6 +105,7 @@ class Sessions:
         if assignment.timer is not None:
             dispatcher.timers.disarm(assignment.timer)
             assignment.timer = None
+        dispatcher.slots.given_back(assignment)
         over = assignment.state not in (_HELD, _PARKED)
         assignment.move(AssignmentState.GONE)
         if over:
@@ -193,7 +194,7 @@ class Sessions:
         (of a job whose RESULT was received, and not acknowledged in time, the worker has nothing but that RESULT left)."""
         dispatcher = self._dispatcher
         takes_slot = worker.busy < worker.capacity
-        worker.assignments[cookie] = Assignment(worker, cookie, attempt, _WITHHELD if takes_slot else _ABANDONED)
+        worker.assignments[cookie] = Assignment(worker, cookie, attempt, None, _WITHHELD if takes_slot else _ABANDONED)
         worker.busy += takes_slot
         worker.withheld += takes_slot
         dispatcher.slots.reserve(cookie)

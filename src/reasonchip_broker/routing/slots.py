@@ -13,6 +13,7 @@ from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.roster import Pool, Worker
 from reasonchip_broker.routing.route import RouteState
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.timers import TimerKind
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _PARKED = AssignmentState.PARKED
 _WITHHELD = AssignmentState.WITHHELD
 _ABANDONED = AssignmentState.ABANDONED
 _GONE = AssignmentState.GONE
+_TAKE_A_SLOT = frozenset({_HELD, _WITHHELD})
 
 
 class Slots:
@@ -47,7 +49,7 @@ class Slots:
         pool.workers[worker] = None
         peer.worker = worker
         if is_new:
-            dispatcher.backlog.add_pool(pool)
+            dispatcher.backlog.add_pool(pool, dispatcher.clock.now)
         return worker
 
     def availability_changed(self, worker: Worker) -> None:
@@ -79,12 +81,12 @@ class Slots:
         peer = worker.peer
         room = dispatcher.limits.outbox_bytes_mark
         while worker.busy < worker.capacity:
-            route = dispatcher.backlog.pop_for(worker.pool)
+            route = dispatcher.backlog.pop_for(worker.pool, dispatcher.clock.now)
             if route is None:
                 return
             room -= len(route.frame)
             dispatcher.dispatch(route, worker, route.frame)
-            if room <= 0 and worker.busy < worker.capacity and worker.pool.waiting:
+            if room <= 0 and worker.busy < worker.capacity and worker.pool.turns.first(dispatcher.clock.now) is not None:
                 peer.congested = True
                 worker.pool.place(worker)
                 dispatcher.effects.writables.append(peer.link)
@@ -96,6 +98,7 @@ class Slots:
         """A worker let go of a job: its slot, if it has one, rests or takes the next job."""
         worker = assignment.worker
         del worker.assignments[assignment.cookie]
+        self.given_back(assignment)
         if assignment.timer is not None:
             self._disarm(assignment)
         state = assignment.state
@@ -112,10 +115,21 @@ class Slots:
         if worker.peer.dialect is _JSON and worker.capacity > 1 and self._rest(assignment):
             return
         # It is GONE now, as every state may be, and nothing refers to it any more that could ask.
-        if worker.pool.waiting or worker.resuming or self._dispatcher.effects.observe_capacity:
+        if worker.pool.turns.levels or worker.resuming or self._dispatcher.effects.observe_capacity:
             self.free_slot(worker)
         else:
             worker.pool.vacate(worker)
+
+    def given_back(self, assignment: Assignment) -> None:
+        """The slot of an assignment, if it has one, is no more the fairness key's whose it was."""
+        if assignment.share is not None and assignment.state in _TAKE_A_SLOT:
+            self._count_back(assignment.share, 1)
+
+    def _count_back(self, share: Share, jobs: int) -> None:
+        now = self._dispatcher.clock.now
+        share.ended(1, jobs, now)
+        if share.rows:
+            self._dispatcher.backlog.moved(share, now)
 
     def free_slot(self, worker: Worker) -> None:
         """A slot is free: a job of this worker that had lent its own out takes it, or the oldest that waits."""
@@ -124,7 +138,7 @@ class Slots:
         pool.vacate(worker)
         self._grant(worker)
         if worker.level >= 0:
-            route = self._dispatcher.backlog.pop_for(pool)
+            route = self._dispatcher.backlog.pop_for(pool, self._dispatcher.clock.now)
             if route is not None:
                 self._dispatcher.dispatch(route, worker, route.frame)
         if had_none:
@@ -189,6 +203,8 @@ class Slots:
         """A job waits for something, and lends its slot out."""
         if assignment.state is _HELD:
             assignment.move(_PARKED)
+            if assignment.share is not None:
+                self._count_back(assignment.share, 0)
             self.free_slot(assignment.worker)
 
     def ask_back(self, assignment: Assignment) -> None:
@@ -212,6 +228,8 @@ class Slots:
             assignment = resuming.popleft()
             assignment.move(_HELD)
             worker.busy += 1
+            if assignment.share is not None:
+                assignment.share.began(1, self._dispatcher.clock.now)
             self._dispatcher.effects.send(worker.peer, packets.resume(assignment.cookie, assignment.attempt))
         worker.pool.place(worker)
 

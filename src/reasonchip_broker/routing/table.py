@@ -171,7 +171,7 @@ class RouteTable:
         pack.spent = pack.size
         pack.bytes = 0
         pack.ends_in = self._age + AGES + 1
-        pack.owner = pack.options = pack.kind = pack.routes = _nothing
+        pack.owner = pack.options = pack.kind = pack.share = pack.routes = _nothing
         pack.frames = pack.taken = _EMPTY
 
     def spent_by(self, cookie: bytes) -> tuple[str, int] | None:

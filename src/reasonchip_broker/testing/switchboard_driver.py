@@ -21,6 +21,7 @@ from reasonchip_broker.protocol.codes import ENCODING_JSON, CloseReason, Code, D
 from reasonchip_broker.protocol.frames import HEADER, OVERSIZED, Frame
 from reasonchip_broker.protocol.json_v0 import JsonDecoder, is_json, to_binary, to_json
 from reasonchip_broker.routing.effects import Close, Effects, LogLine, Outcome
+from reasonchip_broker.scheduling import Scheduling
 from reasonchip_broker.switchboard import Switchboard
 from reasonchip_broker.testing.fake_link import FakeLink as FakeLink
 from reasonchip_broker.testing.virtual_clock import VirtualClock
@@ -71,6 +72,7 @@ class SwitchboardDriver:
         json_slot_rest_ms: int | None = None,
         json_cancel: bool = False,
         admits: bool = False,
+        scheduling: Scheduling | None = None,
         checks: bool = True,
         records: bool = False,
     ) -> None:
@@ -86,7 +88,12 @@ class SwitchboardDriver:
         self.on_step: Callable[[list[tuple[FakeLink, bytes]], list[Close]], None] | None = None
         """Called after each step with what it sent and whom it closed, in order."""
         self.steps: list[Step] | None = [] if records else None
-        self._settings: dict[str, Any] = {"json_slot_rest_ms": json_slot_rest_ms, "json_cancel": json_cancel, "admits": admits}
+        self._settings: dict[str, Any] = {
+            "json_slot_rest_ms": json_slot_rest_ms,
+            "json_cancel": json_cancel,
+            "admits": admits,
+            "scheduling": scheduling,
+        }
         self._log_routes = False
         self.switchboard = self._begin(INSTANCE)
         self._cookies = 0

@@ -142,6 +142,25 @@ def test_settings_come_from_the_file_the_environment_and_the_flags(tmp_path):
         broker.wait_for_event("broker started")
 
 
+def test_sighup_makes_it_schedule_by_what_the_file_says_now_and_disconnects_nobody(tmp_path):
+    file = tmp_path / "broker.toml"
+    file.write_text("[scheduling]\nageing_s = 1.0\n")
+    with Broker(tmp_path / "log", "--config", file) as broker, served(broker) as (worker, client):
+        cookie = submit(client, worker)
+        file.write_text("[scheduling]\nageing_s = 30\n[scheduling.weights]\nbig = 3\n")
+        broker.send(signal.SIGHUP)
+        told = broker.wait_for_event("scheduling configured")
+        assert (told["ageing_s"], told["half_life_s"], told["weights"]) == (30.0, 60.0, {"big": 3.0})
+        file.write_text("[scheduling]\nageing_s = -1\n")
+        broker.send(signal.SIGHUP)
+        told = broker.wait_for_event("settings not read again: all stays as it was")
+        assert told["error"] == "The section [scheduling] makes no sense: ageing_s must not be below 0, not -1.0."
+        worker.send("RESULT", cookie=cookie, rc="OK", result='"done"')
+        assert client.receive()["result"] == '"done"'
+        broker.send(signal.SIGTERM)
+        assert broker.wait() == 0
+
+
 def test_drop_in_is_where_existing_peers_look(tmp_path):
     """On the default ports, which other tests and programs may use as well: whoever has them holds the lock."""
     with open(Path(tempfile.gettempdir(), "reasonchip-test-default-ports.lock"), "w") as lock:

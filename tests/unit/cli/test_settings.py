@@ -7,6 +7,7 @@ import pytest
 
 from reasonchip_broker.cli.settings import DEFAULTS, Settings, from_environment, from_file, layered, limits_from_flags
 from reasonchip_broker.limits import Limits
+from reasonchip_broker.scheduling import Scheduling
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -32,12 +33,14 @@ def test_flags_win_over_the_environment_that_over_the_file_and_that_over_the_def
     assert settings.checked_limits() == Limits(drain_s=3, handshake_s=2, lease_s=60)
 
 
-@pytest.mark.parametrize("page", ["reference/command-line.md", "how-to/run-a-broker.md"])
+@pytest.mark.parametrize("page", ["reference/command-line.md", "how-to/run-a-broker.md", "how-to/decide-who-goes-next.md"])
 def test_the_files_that_the_manual_shows_can_be_read(tmp_path, page):
     shown = re.findall(r"```toml\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
     assert shown
     for text in shown:
-        layered(from_file(file(tmp_path, text)), DEFAULTS).checked_limits()
+        settings = layered(from_file(file(tmp_path, text)), DEFAULTS)
+        settings.checked_limits()
+        settings.checked_scheduling()
 
 
 def test_every_setting_can_be_said_in_the_environment():
@@ -139,3 +142,23 @@ def test_the_manual_lists_every_limit_with_its_default():
     for field in fields(Limits):
         value = getattr(defaults, field.name)
         assert f"| `{field.name}` | {f'{value:g}' if isinstance(value, float) else f'{value:,}'} |" in page
+
+
+def test_the_rules_of_scheduling_are_a_section_of_the_file(tmp_path):
+    path = file(tmp_path, "[scheduling]\nageing_s = 30\n[scheduling.weights]\nbig = 3\n")
+    assert layered(from_file(path), DEFAULTS).checked_scheduling() == Scheduling(ageing_s=30.0, weights={"big": 3.0})
+    assert DEFAULTS.checked_scheduling() == Scheduling()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[scheduling]\nagein_s = 3\n", "there is no rule of scheduling 'agein_s'; did you mean ageing_s?"),
+        ('[scheduling]\nageing_s = "long"\n', "scheduling.ageing_s must be a number, not 'long'."),
+        ("[scheduling]\nweights = 3\n", "scheduling.weights must be a table of numbers, not 3."),
+        ("[scheduling.weights]\na = 0\n", "makes no sense: the weight of 'a' must be over 0"),
+    ],
+)
+def test_a_mistake_in_the_rules_of_scheduling_is_told_in_one_line(tmp_path, text, error):
+    with pytest.raises(click.UsageError, match=re.escape(error)):
+        layered(from_file(file(tmp_path, text)), DEFAULTS).checked_scheduling()

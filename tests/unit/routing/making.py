@@ -6,23 +6,32 @@ from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Shares
+from reasonchip_broker.scheduling import Scheduling
 
+SHARES = Shares(Scheduling())
 _numbers = iter(range(1, 1_000_000))
 
 
 def make_peer(role: Role = Role.CLIENT, dialect: Dialect = Dialect.BINARY) -> Peer:
     """A connection's record; its link is its number."""
     number = next(_numbers)
-    return Peer(number, number.to_bytes(16, "big"), role, dialect, "", True)
+    return Peer(number, number.to_bytes(16, "big"), role, dialect, "", True, SHARES.of_connection("", str(number)))
 
 
 def make_route(
-    kind: EligibilityClass, sequence: int = 0, frame: bytes = b"", state: RouteState = RouteState.QUEUED, cookie: bytes = b""
+    kind: EligibilityClass,
+    sequence: int = 0,
+    frame: bytes = b"",
+    state: RouteState = RouteState.QUEUED,
+    cookie: bytes = b"",
+    owner: Peer | None = None,
+    priority: int = 4,
 ) -> Route:
     """A job of a class."""
-    owner = make_peer()
+    owner = owner or make_peer()
     cookie = cookie or next(_numbers).to_bytes(16, "big")
-    route = Route(cookie, owner, "", RunOptions(p=kind.pipeline), kind, state)
+    route = Route(cookie, owner, "", RunOptions(p=kind.pipeline, prio=priority), kind, state)
     route.sequence, route.frame = sequence, frame
     return route
 

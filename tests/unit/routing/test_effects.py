@@ -5,6 +5,7 @@ import pytest
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.routing.effects import Close, Effects, Outcome
 from reasonchip_broker.routing.peers import Peer
+from tests.unit.routing.making import SHARES
 
 RARE = {
     "welcomes": "link",
@@ -18,7 +19,7 @@ RARE = {
 
 
 def peer(link: object) -> Peer:
-    return Peer(link, b"i" * 16, Role.CLIENT, Dialect.BINARY, "", True)
+    return Peer(link, b"i" * 16, Role.CLIENT, Dialect.BINARY, "", True, SHARES.of_connection("", "p"))
 
 
 def test_what_is_rare_says_what_it_is_about() -> None:

@@ -6,7 +6,7 @@ have in common; what a single feature promises is in `features/`, which add them
 happen, so that a step costs no more for there being many jobs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from reasonchip_broker.testing.simulation.records import (
     Hold,
     Job,
     Kept,
+    Key,
     Kind,
     Step,
     Worker,
@@ -35,6 +36,7 @@ from reasonchip_broker.testing.simulation.records import (
 )
 from reasonchip_broker.testing.switchboard_driver import FakeLink
 
+Seeing: TypeAlias = tuple[FakeLink, Packet, bytes]
 Seen: TypeAlias = Callable[[FakeLink, Packet, bytes], None]
 Sends: TypeAlias = list[tuple[FakeLink, bytes]]
 ONLY_OK = frozenset({Code.OK})
@@ -55,6 +57,8 @@ class Model:
         self.late_s = 0.0
         """For how long the broker stood still before this step."""
         self.orders = self.entries = 0
+        self.orders_before = 0
+        """How many jobs had begun to wait before this step."""
         self.over_before = 0
         """Jobs that reached their outcome in earlier runs of the broker."""
         self._alarm_count = 0
@@ -66,6 +70,7 @@ class Model:
         self.on_worker_lost: list[Callable[[Worker, CloseReason], None]] = []
         self.on_closed: dict[int, Callable[[Close], None]] = {}
         self.on_result: list[Callable[[FakeLink, Kept, Packet], None]] = []
+        self.in_order: Callable[[list[Seeing]], Iterable[Seeing]] = lambda runs: runs
         self.on_doom: Callable[[], None] = lambda: None
         self.on_woken: list[Callable[[], None]] = []
         self.on_settle: list[Callable[[], None]] = []
@@ -85,6 +90,8 @@ class Model:
         self.outcomes = KeptOutcomes(self.limits)
         self.kinds = kinds()
         self.kind_of = {(kind.pipeline, kind.as_json): kind for kind in self.kinds}
+        self.keys: dict[tuple[str, str], Key] = {}
+        """Fairness keys with a name, by principal and name."""
         self.scheduled: dict[bytes, Job] = {}
         """Jobs whose time has not come."""
         self.waiting = 0
@@ -152,6 +159,7 @@ class Model:
         self.orders += 1
         job.order = self.orders
         job.waits = True
+        job.waits_since = self.now
         job.kind.queue[job.cookie] = job
         self.waiting += 1
         self.waiting_mask |= job.kind.bit
@@ -345,8 +353,8 @@ class Model:
             self._take_due()
         for close in closes:
             self._saw_close(close)
-        later: list[tuple[FakeLink, Packet, bytes]] = []
-        runs: list[tuple[FakeLink, Packet, bytes]] = []
+        later: list[Seeing] = []
+        runs: list[Seeing] = []
         for link, frame in sends:
             packet = decode(to_binary(frame, 1))
             if packet.kind == _RESUME:
@@ -354,11 +362,8 @@ class Model:
             else:
                 (runs if packet.kind == _RUN else later).append((link, packet, frame))
         if runs:
-            # What went to two connections in one step has no order: of two jobs, the older one goes first.
-            if len(runs) > 1:
-                runs.sort(key=self._order)
             saw_run = self.seen[_RUN]
-            for link, packet, frame in runs:
+            for link, packet, frame in runs if len(runs) == 1 else self.in_order(runs):
                 saw_run(link, packet, frame)
         for alarm in self.due:
             if alarm.live:
@@ -374,10 +379,6 @@ class Model:
             else:
                 seen(link, packet, frame)
         self._settle()
-
-    def _order(self, run: tuple[FakeLink, Packet, bytes]) -> int:
-        job = self.jobs.get(run[1].cookie)
-        return job.order if job is not None else 0
 
     def _saw_close(self, close: Close) -> None:
         seen = self.on_closed.get(close.reason)
@@ -483,6 +484,7 @@ class Model:
             self._check_work_conserving()
         if self.outcomes.changed:
             self.outcomes.settle(self.ends.values(), self.now)
+        self.orders_before = self.orders
         step.clear()
 
     def _check_work_conserving(self) -> None:

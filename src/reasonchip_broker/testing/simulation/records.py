@@ -57,6 +57,15 @@ class Alarm:
         self.live = True
 
 
+class Key:
+    """Whose turns jobs take; so many it has had."""
+
+    __slots__ = ("turns",)
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+
 class End:
     """A live connection. `id` is its name in operations; `silent` ones do not answer PING.
 
@@ -71,6 +80,7 @@ class End:
         "id",
         "is_json",
         "jobs",
+        "key",
         "link",
         "principal",
         "queues",
@@ -86,6 +96,7 @@ class End:
         self.is_json = link.dialect == Dialect.JSON
         self.heard_at = heard_at
         self.principal = principal
+        self.key = Key()
         self.queues = queues
         self.greeting_until: float | None = None
         self.silent = False
@@ -210,6 +221,7 @@ class Job:
         "frame",
         "history",
         "hold",
+        "key",
         "kind",
         "may_wait",
         "options",
@@ -222,11 +234,14 @@ class Job:
         "taken_at",
         "variables",
         "waits",
+        "waits_since",
     )
 
     def __init__(self, cookie: bytes, kind: Kind, variables: bytes, requester: End, options: RunOptions) -> None:
         self.cookie = cookie
         self.kind = kind
+        self.key: Key
+        """Whose turns it takes."""
         self.variables = variables
         self.options = options
         self.requester = requester
@@ -254,6 +269,7 @@ class Job:
         self.admission = 0
         """The number under which its admission was asked for."""
         self.waits = False
+        self.waits_since = 0.0
         self.cancelling = False
         self.attempt = 0
         """How often it was dispatched."""

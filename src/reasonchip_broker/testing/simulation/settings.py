@@ -21,6 +21,9 @@ LIMITS = Limits(
 )
 """Small, so that each of them is reached, and odd, so that hardly ever two things are due in the same moment."""
 
+AGEING_S = 3.07
+"""Odd, so that no job comes of age in the very moment in which it is looked at."""
+
 FEW_MARKS = "few marks"
 ROOMY = "roomy"
 TIGHTER: dict[str, Limits] = {
@@ -43,3 +46,5 @@ class Setting:
     admits: bool = False
     limits: str = ""
     """Which of `TIGHTER` are its limits."""
+    ageing_s: float = 0.0
+    """After which time a job counts for one priority level more; 0: never."""

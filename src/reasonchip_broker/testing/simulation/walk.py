@@ -13,7 +13,7 @@ from random import Random
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.features import FEATURES
-from reasonchip_broker.testing.simulation.settings import ROOMY, TIGHTER, Setting
+from reasonchip_broker.testing.simulation.settings import AGEING_S, ROOMY, TIGHTER, Setting
 from reasonchip_broker.testing.simulation.world import OnSeen, Operation, World
 
 EPISODE_STEPS = 400
@@ -92,7 +92,11 @@ class Walk:
         """One world, from its beginning to its end. Raises Failure."""
         one_of = self._chooser.one_of
         setting = Setting(
-            one_of((None, 0, 40)), one_of((False, False, True)), one_of((False, False, True)), one_of(LIMITS_OFTEN)
+            one_of((None, 0, 40)),
+            one_of((False, False, True)),
+            one_of((False, False, True)),
+            one_of(LIMITS_OFTEN),
+            one_of((0.0, 0.0, AGEING_S)),
         )
         if self._records:
             # Which of several outcomes of the same moment makes room is nobody's business, and differs with the path that jobs take.

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.effects import Close
+from reasonchip_broker.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features import FEATURES
 from reasonchip_broker.testing.simulation.model import Model
@@ -57,6 +58,7 @@ class World:
             json_slot_rest_ms=setting.json_slot_rest_ms,
             json_cancel=setting.json_cancel,
             admits=setting.admits,
+            scheduling=Scheduling(ageing_s=setting.ageing_s),
             records=records,
             checks=False,
         )

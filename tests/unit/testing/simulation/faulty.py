@@ -22,8 +22,15 @@ def told(*story: tuple[Any, ...], setting: Setting = PLAIN, alone: bool = False)
     return str(error) if error is not None else ""
 
 
-def found(patch: pytest.MonkeyPatch, owner: object, name: str, *story: tuple[Any, ...], by: Any = nothing) -> str:
+def found(
+    patch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    *story: tuple[Any, ...],
+    by: Any = nothing,
+    setting: Setting = PLAIN,
+) -> str:
     """What is said about a story that is well, once a method is replaced."""
-    assert told(*story) == ""
+    assert told(*story, setting=setting) == ""
     patch.setattr(owner, name, by)
-    return told(*story)
+    return told(*story, setting=setting)

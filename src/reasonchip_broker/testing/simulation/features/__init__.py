@@ -14,12 +14,14 @@ from reasonchip_broker.testing.simulation.features.reads import Reads
 from reasonchip_broker.testing.simulation.features.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.features.sessions import Sessions
 from reasonchip_broker.testing.simulation.features.streams import Streams
+from reasonchip_broker.testing.simulation.features.turns import Turns
 
 FEATURES: tuple[type[Feature], ...] = (
     Attempts,
     Cancelling,
     Streams,
     Scheduling,
+    Turns,
     Outcomes,
     Sessions,
     Broker,

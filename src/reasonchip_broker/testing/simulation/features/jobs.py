@@ -18,6 +18,7 @@ from reasonchip_broker.testing.simulation.features.attempts import Attempts
 from reasonchip_broker.testing.simulation.features.outcomes import Outcomes
 from reasonchip_broker.testing.simulation.features.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.features.streams import Streams
+from reasonchip_broker.testing.simulation.features.turns import Turns, rank
 from reasonchip_broker.testing.simulation.kept import Known
 from reasonchip_broker.testing.simulation.records import (
     PIPELINES,
@@ -68,6 +69,7 @@ class Jobs(Feature):
         self._outcomes = world.find(Outcomes)
         self._scheduling = world.find(Scheduling)
         self._streams = world.find(Streams)
+        self._turns = world.find(Turns)
         model.seen[PacketType.RUN] = self._saw_run
         model.seen[PacketType.RESULT] = model.saw_result
         model.seen[PacketType.REPLY] = model.saw_reply
@@ -101,6 +103,7 @@ class Jobs(Feature):
         options = self._options(pipeline, as_json, queue, reply, detach, more)
         job = Job(cookie, self.model.kind_of[pipeline, as_json], variables, end, options)
         job.may_wait = queue and end.queues
+        job.key = end.key
         codes = self._verdict(job, end, left_ms)
         if codes:
             self.model.answer(end, PacketType.RUN, codes)
@@ -214,6 +217,7 @@ class Jobs(Feature):
     def _take(self, job: Job, left_ms: int) -> None:
         model, parent = self.model, job.parent
         model.enter(job)
+        job.key = self._turns.key_of(job)
         if job.requester.is_json:
             left_ms = 0
         if parent is not None:
@@ -391,18 +395,8 @@ class Jobs(Feature):
             if load > least + 1 / 64:
                 raise BrokenPromise(f"a worker with load {load} got a job, and one with {least} did not")
         elif model.waiting > 1:
-            waiting = model.oldest_for(worker)
-            oldest = next(other for other in waiting if other is job or not self._may_end_now(other))
-            if oldest is not job:
-                raise BrokenPromise(f"{job.cookie!r} overtook {oldest.cookie!r}")
-
-    def _may_end_now(self, job: Job) -> bool:
-        """Whether time may end a job in this very step, or what it is a part of."""
-        model = self.model
-        if model.time_explains(job):
-            return True
-        parent = None if job.options.loose else job.parent
-        return parent is not None and (any(alarm.subject is parent for alarm in model.due) or self._may_end_now(parent))
+            self._turns.check(job, worker)
+        job.key.turns += 1
 
     def _check_content(self, job: Job, packet: Packet, frame: bytes) -> None:
         if job.deadline is not None:
@@ -482,7 +476,7 @@ def more_options(chooser: Chooser, end: End) -> tuple[tuple[str, Any], ...]:
     if end.is_json or chooser.chance(0.5):
         return ()
     one_of, chance = chooser.one_of, chooser.chance
-    more: dict[str, Any] = {"nonce": one_of((b"", b"one", b"other"))}
+    more: dict[str, Any] = {"nonce": one_of((b"", b"one", b"other")), **rank(chooser)}
     if chance(0.4):
         more |= {"att": one_of((1, 2, 3, 4)), "back": one_of((0, 0, 30, 700)), "again": one_of(((), ("Bad",), ("*",)))}
     if chance(0.4):

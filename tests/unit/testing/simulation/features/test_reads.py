@@ -21,7 +21,7 @@ from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.features.reads import Reads
 from reasonchip_broker.testing.simulation.world import World
 from tests.unit.switchboard.interpreted import needs_interpreted_core
-from tests.unit.testing.simulation.faulty import CLIENT, PEERS, PLAIN, WORKER, found, told
+from tests.unit.testing.simulation.faulty import CLIENT, PEERS, PLAIN, WORKER, found, nothing, told
 
 OTHER, BACK = 3, 4
 JOBS = [b"cookie%10d" % number for number in range(8)]
@@ -164,7 +164,7 @@ def test_what_is_left_out_of_a_read_is_noticed(
 ) -> None:
     story = runs(*JOBS[:2]), results(*JOBS[:2]), ask(("ack", 0), ("attach", JOBS[0], 0, True))
     by = {"spend_pack": lambda *_: 0}
-    assert broken in found(monkeypatch, owner, name, *story, **({"by": by[name]} if name in by else {}))
+    assert broken in found(monkeypatch, owner, name, *story, by=by.get(name, nothing))
 
 
 @needs_interpreted_core

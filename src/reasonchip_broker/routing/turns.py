@@ -1,0 +1,206 @@
+"""Whose turn it is among the jobs that wait for one pool.
+
+Jobs that wait stand in *lines* (`backlog.py`): one for each class, priority and fairness key. A pool lists those that it may serve. For
+each priority level it has a heap of keys, the one that has used least first; and for each of those, in a `Row`, a heap of its lines,
+the one whose first job came first on top. So whatever a key uses changes the place of one entry, however many lines it has.
+
+What a heap says may be out of date: a key has had a turn since, the first job of a line has left. Then the entry comes up too early,
+never too late, and is put right when it does; where a key has come to have used less than was said, a better entry is added, and the
+earlier one is void. So nobody ever goes through a heap to find something, and each step is O(log keys + log lines)."""
+
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import TYPE_CHECKING, TypeAlias
+
+from reasonchip_broker.limits import PRIORITIES
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.backlog import Line
+    from reasonchip_broker.routing.shares import Share
+
+Listing: TypeAlias = "tuple[int, int, Line]"
+"""The sequence of a line's first job, as it was; the line's number; the line."""
+
+Entry: TypeAlias = "tuple[float, int, int, Row]"
+"""The order of a key, as it was; the sequence of its first job, as it was; the row's number; the row."""
+
+_VOID_MIN = 64
+
+
+class Row:
+    """The lines of one key that wait for one pool in one level."""
+
+    __slots__ = ("_sweep_at", "entry", "lines", "number", "share", "turns")
+
+    def __init__(self, turns: "Turns", share: "Share", number: int) -> None:
+        self.turns = turns
+        self.share = share
+        self.number = number
+        self.lines: list[Listing] = []
+        """A heap."""
+        self.entry: Entry
+        """The one that is valid, in its level's heap."""
+        self._sweep_at = _VOID_MIN
+
+    def add(self, listing: Listing) -> None:
+        """One more line; those in which nothing waits any more are dropped now and then, if none of them comes up."""
+        if len(self.lines) >= self._sweep_at:
+            listings = self.turns.listings
+            valid = [other for other in self.lines if listings.get(other[2]) is other]
+            self.lines = [other for other in valid if other[2].size]
+            for other in valid:
+                if not other[2].size:
+                    del listings[other[2]]
+            heapify(self.lines)
+            self._sweep_at = max(_VOID_MIN, 2 * len(self.lines))
+        heappush(self.lines, listing)
+
+    def first(self) -> "Line | None":
+        """The line whose first job came first."""
+        lines, listings = self.lines, self.turns.listings
+        while lines:
+            listing = lines[0]
+            line = listing[2]
+            if listings.get(line) is not listing:
+                heappop(lines)
+                continue
+            head = line.head()
+            if head is None:
+                heappop(lines)
+                del listings[line]
+            elif head.sequence != listing[0]:
+                fresh = listings[line] = (head.sequence, listing[1], line)
+                heapreplace(lines, fresh)
+            else:
+                return line
+        return None
+
+
+class Turns:
+    """The lines that wait for one pool."""
+
+    __slots__ = ("_forget_at", "_heaps", "_numbers", "_orders", "_rows", "_void", "levels", "listings")
+
+    def __init__(self) -> None:
+        self.levels = 0
+        """A bit for each level that has something in its heap, if only what is void: 0 means that nothing waits. Public for the hot
+        path."""
+        self.listings: dict[Line, Listing] = {}
+        """What is valid, of each line that is listed."""
+        self._rows: dict[tuple[int, Share], Row] = {}
+        self._heaps: list[list[Entry]] = [[] for _ in range(PRIORITIES)]
+        self._orders = [0.0] * PRIORITIES
+        """How far each level has come: the highest order of a key that had a turn."""
+        self._numbers = 0
+        self._void = 0
+        self._forget_at = _VOID_MIN
+
+    def add(self, line: "Line", now: float) -> None:
+        """List a line that has a job, in its present level; if it is listed in another one, no longer there."""
+        head = line.head()
+        if head is None:
+            return
+        listing = self.listings[line] = (head.sequence, line.number, line)
+        level, share = line.level, line.share
+        row = self._rows.get((level, share))
+        if row is None:
+            if len(self._rows) >= self._forget_at:
+                self._forget_empty()
+            self._numbers += 1
+            row = self._rows[level, share] = Row(self, share, self._numbers)
+            share.rows[row] = level
+            self._enter(row, level, share.order(now), head.sequence)
+        elif head.sequence < row.entry[1]:
+            self._enter_again(row, level, share.order(now), head.sequence)
+        row.add(listing)
+
+    def _enter(self, row: Row, level: int, order: float, sequence: int) -> None:
+        entry = row.entry = (order, sequence, row.number, row)
+        heappush(self._heaps[level], entry)
+        self.levels |= 1 << level
+
+    def moved(self, row: Row, level: int, now: float) -> None:
+        """A key may have used less than was said of it."""
+        order = row.share.order(now)
+        if order < row.entry[0]:
+            self._enter_again(row, level, order, row.entry[1])
+
+    def _enter_again(self, row: Row, level: int, order: float, sequence: int) -> None:
+        """A row comes before where it stands; the entry there is void from now on."""
+        self._enter(row, level, order, sequence)
+        self._void += 1
+        if self._void > len(self._rows) + _VOID_MIN:
+            self._sweep()
+
+    def first(self, now: float) -> "Line | None":
+        """The line whose turn it is; it has a job."""
+        while self.levels:
+            level = self.levels.bit_length() - 1
+            heap = self._heaps[level]
+            while heap:
+                entry = heap[0]
+                row = entry[3]
+                if row.entry is not entry:
+                    heappop(heap)
+                    self._void -= 1
+                    continue
+                line = row.first()
+                if line is None:
+                    heappop(heap)
+                    del self._rows[level, row.share]
+                    del row.share.rows[row]
+                    continue
+                order, sequence = row.share.order(now), row.lines[0][0]
+                if order != entry[0] or sequence != entry[1]:
+                    row.entry = fresh = (order, sequence, entry[2], row)
+                    heapreplace(heap, fresh)
+                    continue
+                return line
+            self.levels &= ~(1 << level)
+        return None
+
+    def had(self, line: "Line", now: float) -> None:
+        """A line, the one that `first` returned, has its turn now.
+
+        What a key lacks that has not waited lately is no credit: it has had this one turn before all others, and goes on from where
+        those are."""
+        share, order = line.share, line.share.order(now)
+        if share.is_fresh:
+            share.is_fresh = False
+            share.lift(self._orders[line.level] - order)
+        elif order > self._orders[line.level]:
+            self._orders[line.level] = order
+
+    def _forget_empty(self) -> None:
+        """Keys of which nothing waits any more, and that have not come up since."""
+        for (level, share), row in list(self._rows.items()):
+            if row.first() is None:
+                del self._rows[level, share]
+                del share.rows[row]
+        self._forget_at = max(_VOID_MIN, 2 * len(self._rows))
+        self._sweep()
+
+    def close(self) -> None:
+        """The pool is gone."""
+        for row in self._rows.values():
+            del row.share.rows[row]
+        self._rows.clear()
+        self.listings.clear()
+        self._sweep()
+
+    def rescaled(self, factor: float) -> None:
+        """All shares count in other units from now on."""
+        self._orders = [order * factor for order in self._orders]
+        for row in self._rows.values():
+            row.entry = (row.entry[0] * factor, *row.entry[1:])
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop the entries that are void."""
+        for heap in self._heaps:
+            heap.clear()
+        self.levels = self._void = 0
+        for (level, _), row in self._rows.items():
+            self._heaps[level].append(row.entry)
+            self.levels |= 1 << level
+        for heap in self._heaps:
+            heapify(heap)

@@ -42,11 +42,12 @@ SHARES_KNOWN_MAX = 20_000
 PIPELINES_KNOWN_MAX = 10_000
 """Eligibility classes remembered without a waiting job: any client may invent pipeline names, so idle ones are forgotten."""
 
-OPTIONS_CACHED_MAX = 1_024
-"""Decoded RUN options kept for the next RUN with the same bytes: a client sends the same few over and over."""
+OPTIONS_CACHED_MAX = 16_384
+"""Decoded RUN options kept for the next RUN with the same bytes: a client sends the same few over and over, and as many as there are
+fairness keys that it names."""
 
-OPTIONS_CACHED_BYTES_MAX = 1 * KIB
-"""RUN options longer than this are decoded each time, so that the cache's memory stays below 1 MiB."""
+OPTIONS_CACHED_BYTES_MAX = 256
+"""RUN options longer than this are decoded each time, so that the cache's memory stays below some 10 MiB."""
 
 JSON_SLOT_REST_MS_MIN = 25
 JSON_SLOT_REST_MS_PER_SLOT = 5

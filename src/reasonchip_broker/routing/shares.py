@@ -81,7 +81,7 @@ class Share:
         self.rows: dict[Row, int] = {}
         """Where they are listed: in which pools, and there in which level."""
         self._since = 0.0
-        self._spent_s = 0.0
+        self._spent_s = shares.turn_s
         self._ended = 1.0
 
     @property
@@ -123,6 +123,7 @@ class Share:
             kept = _JOBS_KEPT if jobs == 1 else _JOBS_KEPT**jobs
             self._spent_s *= kept
             self._ended = self._ended * kept + (1.0 - kept) * (_JOBS_MEAN - 1)
+            self._shares.turn_s = self._spent_s / self._ended
 
     def lift(self, by: float) -> None:
         """It has used less than others that wait, but only since it was not there: that is no credit."""
@@ -141,7 +142,18 @@ class Share:
 class Shares:
     """All shares."""
 
-    __slots__ = ("_began_at", "_half_life_s", "_named", "_sweep_at", "_weights", "advances_at", "all", "scale", "step_s")
+    __slots__ = (
+        "_began_at",
+        "_half_life_s",
+        "_named",
+        "_sweep_at",
+        "_weights",
+        "advances_at",
+        "all",
+        "scale",
+        "step_s",
+        "turn_s",
+    )
 
     def __init__(self, scheduling: "Scheduling") -> None:
         self.all: dict[Share, None] = {}
@@ -150,6 +162,8 @@ class Shares:
         self._sweep_at = SHARES_KNOWN_MAX
         self.scale = 1.0
         """What a slot-second of now counts."""
+        self.turn_s = 0.0
+        """What a job of the key takes that had one last: as good a guess as any for those of a new key."""
         self.advances_at = 0.0
         """From then on `advance` is to be called."""
         self._began_at: float | None = None

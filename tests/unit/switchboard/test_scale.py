@@ -116,6 +116,43 @@ def test_a_queued_job_costs_the_same_with_1_and_with_200_000_jobs_before_it() ->
     require_the_same(queued_jobs(2), queued_jobs(200_000))
 
 
+def jobs_of_keys(keys: int) -> Callable[[], float]:
+    """Measures a turn of jobs of so many fairness keys that are queued, and as many that are taken in their turns."""
+    driver, client = make(0, 1)
+    board = driver.switchboard
+    effects = board.effects
+    metas = [schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES, key=f"{number}")) for number in range(keys)]
+    frames = [view(packets.run((1 + n).to_bytes(16, "big"), metas[n % keys], b"1")) for n in range(20_000)]
+    for frame in frames:
+        board.received(client.peer, [frame], driver.clock.now)
+    worker = driver.worker(1)
+    held = [packet.cookie for packet in worker.take() if packet.kind == PacketType.RUN]
+    effects.clear_sends()
+    client.unread.clear()
+    arrived = len(frames)
+
+    def measure() -> float:
+        nonlocal arrived
+        fresh = [view(packets.run((1 + n).to_bytes(16, "big"), metas[n % keys], b"1")) for n in range(arrived, arrived + JOBS)]
+        arrived += JOBS
+        begin = time.process_time()
+        for frame in fresh:
+            driver.clock.now += 0.001
+            board.received(client.peer, [frame], driver.clock.now)
+            effects.clear_sends()
+            board.received(worker.peer, [result_frame(held.pop())], driver.clock.now)
+            held.append(worker.peer.sends[-1][8:24])
+            effects.clear_sends()
+        return time.process_time() - begin
+
+    return measure
+
+
+@pytest.mark.slow
+def test_a_queued_job_costs_the_same_with_2_and_with_10_000_fairness_keys() -> None:
+    require_the_same(jobs_of_keys(2), jobs_of_keys(10_000))
+
+
 def cancelled_jobs(waiting: int) -> Callable[[], float]:
     """Measures a turn of jobs that are queued and cancelled, among others that wait."""
     driver, client = make(0, 1)

@@ -127,8 +127,7 @@ class Share:
 
     def lift(self, by: float) -> None:
         """It has used less than others that wait, but only since it was not there: that is no credit."""
-        if by > 0:
-            self.usage += by
+        self.usage += by
 
     def used_s(self) -> float:
         """Slot-seconds that it has used lately, half of those of a half-life ago."""

@@ -164,11 +164,11 @@ class Turns:
         What a key lacks that has not waited lately is no credit: it has had this one turn before all others, and goes on from where
         those are."""
         share, order = line.share, line.share.order(now)
-        if share.is_fresh:
-            share.is_fresh = False
-            share.lift(self._orders[line.level] - order)
-        elif order > self._orders[line.level]:
+        if order > self._orders[line.level]:
             self._orders[line.level] = order
+        elif share.is_fresh:
+            share.lift(self._orders[line.level] - order)
+        share.is_fresh = False
 
     def _forget_empty(self) -> None:
         """Keys of which nothing waits any more, and that have not come up since."""

@@ -18,6 +18,7 @@ class Scene:
         self.count = 0
         self.now = 0.0
         self.owner = make_peer()
+        self.owner.share = self.backlog.shares.of_connection("", "usual")
 
     def pool(self, *serves: str, dialect: Dialect = Dialect.BINARY) -> Pool:
         """A pool whose one worker has no slot free."""

@@ -4,6 +4,8 @@ from heapq import heappop, heappush
 
 import pytest
 
+from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route
 from reasonchip_broker.scheduling import Scheduling
 from tests.unit.routing.making import make_peer
@@ -103,6 +105,47 @@ def test_a_newcomer_goes_before_all_that_have_had_a_turn() -> None:
     # From now on it is turn by turn: nobody catches up on what was before it came.
     taken = [scene.pop(pool) for _ in range(4)]
     assert set(map(id, taken)) == {id(own[1]) for own in jobs} | {id(first[1])}
+
+
+def used(scene: Scene, pool: Pool, jobs: int, seconds: float) -> None:
+    """The usual key has had so many jobs, one after the other, and more of its jobs wait."""
+    for _ in range(jobs):
+        scene.push("a")
+        route = scene.pop(pool)
+        assert route is not None
+        scene.now += seconds
+        scene.end(route)
+    for _ in range(50):
+        scene.push("a")
+
+
+def of_whom(scene: Scene, pool: Pool, turns: int, owner: Peer) -> list[bool]:
+    """Of so many turns in one instant, which were this one's."""
+    routes = [scene.pop(pool) for _ in range(turns)]
+    return [route is not None and route.owner is owner for route in routes]
+
+
+def test_what_a_key_did_not_use_while_it_was_not_there_is_no_credit() -> None:
+    scene = Scene(Scheduling(half_life_s=1e9))
+    pool = scene.pool("*")
+    used(scene, pool, 20, 10.0)
+    scene.pop(pool)
+    newcomer = make_peer()
+    newcomer.share = scene.backlog.shares.of_connection("", "newcomer")
+    for _ in range(50):
+        scene.push("a", owner=newcomer)
+    turns = of_whom(scene, pool, 20, newcomer)
+    assert turns[0]
+    assert 8 <= turns.count(True) <= 12
+
+
+def test_the_jobs_of_a_new_key_are_taken_to_be_as_long_as_those_of_others() -> None:
+    scene = Scene(Scheduling(half_life_s=1e9))
+    pool = scene.pool("*")
+    used(scene, pool, 20, 10.0)
+    shares = scene.backlog.shares
+    scene.owner.share.ended(0, 0, scene.now)
+    assert shares.of_connection("", "new").turn_s == pytest.approx(shares.turn_s, rel=0.01)
 
 
 def test_keys_that_wait_in_the_same_moment_take_turns_though_nothing_has_run_yet() -> None:

@@ -21,7 +21,6 @@ from reasonchip_broker.routing.leases import Leases
 from reasonchip_broker.routing.peers import ANONYMOUS, ELSE, Handlers, Peer, PeerState
 from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.routing.requests import Requests
-from reasonchip_broker.routing.roster import choose
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
 from reasonchip_broker.routing.sessions import Session
@@ -237,9 +236,9 @@ class Switchboard:
             self._intake.schedule(route)
             dispatcher.settle()
             return
-        kind = route.kind = self._intake.class_of(route.kind.pipeline, route.kind.as_json)
+        kind = route.kind = self._intake.class_of(*route.kind.key)
         is_held = cookie in self._dispatcher.slots.reserved
-        worker = None if is_held else choose(kind.pools)
+        worker = None if is_held else kind.choose()
         owner = route.owner
         if worker is not None:
             dispatcher.dispatch(route, worker, route.frame)

@@ -55,7 +55,37 @@ class Moment(click.ParamType["float | datetime"]):
         return moment
 
 
+class Label(click.ParamType[tuple[str, str]]):
+    """A worker's label: its name and its value."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """The label as a pair. Fails for what is none."""
+        if isinstance(value, tuple):
+            return value
+        name, _, said = str(value).partition("=")
+        if not name or not said:
+            self.fail(f"a label is NAME=VALUE, like gpu=h200, not {value!r}.", param, ctx)
+        return name, said
+
+
 _OPTIONS = (
+    click.option(
+        "--require",
+        type=Label(),
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Only on workers that have this label. May be repeated.",
+    ),
+    click.option(
+        "--prefer",
+        type=Label(),
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Rather on workers that have this label. May be repeated.",
+    ),
+    click.option("--only-served", is_flag=True, help="Don't wait for a worker to come: refuse the job if none serves it."),
     click.option(
         "--not-before",
         type=Moment(),
@@ -154,6 +184,7 @@ def options_of(said: dict[str, Any], *, detach: bool) -> Options:
     if detach and said["on_disconnect"] in ("cancel", 0.0):
         raise click.UsageError("--detach leaves the job alone, and --on-disconnect cancel would cancel it for that.")
     wanted = {_NAMES.get(name, name): value for name, value in said.items() if value is not None}
+    wanted |= {name: dict(said[name]) or None for name in ("require", "prefer")}
     try:
         return Options(**wanted, detach=detach)
     except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ import click
 from reasonchip_broker.cli import logs
 from reasonchip_broker.cli.command import Command
 from reasonchip_broker.cli.exits import Exit
+from reasonchip_broker.cli.life import Label
 from reasonchip_broker.cli.settings import LOG_FORMATS, LOG_LEVELS
 from reasonchip_broker.limits import SESSION_GRACE_S_MAX, WORKER_CAPACITY_MAX
 from reasonchip_broker.worker import Worker
@@ -61,6 +62,14 @@ from reasonchip_broker.worker import Worker
     help="If the connection is lost, how long the broker waits for this worker before its jobs are lost. "
     "[default: as the module says]",
 )
+@click.option(
+    "--label",
+    "labels",
+    type=Label(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What jobs may require of a worker, like gpu=h200. May be repeated. [default: as the module says]",
+)
 @click.option("--processes", is_flag=True, help="Run every handler in a process of its own.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="Log from this level on.")
 @click.option(
@@ -72,6 +81,7 @@ def command(
     capacity: int | None,
     name: str | None,
     session_grace_s: float | None,
+    labels: tuple[tuple[str, str], ...],
     processes: bool,
     log_level: str,
     log_format: str,
@@ -91,6 +101,7 @@ def command(
             capacity=capacity,
             name=name,
             session_grace_s=session_grace_s,
+            labels=dict(labels) or None,
             executor="process" if processes else None,
         )
         worker.run()

@@ -57,6 +57,9 @@ class ChildOptions(TypedDict, total=False):
     not_before: NotBefore | None
     priority: int
     fairness_key: str
+    require: Mapping[str, str] | None
+    prefer: Mapping[str, str] | None
+    only_served: bool
     batch: uuid.UUID | None
     loose: bool
 
@@ -90,6 +93,9 @@ class Options:
     takes turns: those of a key that has used less of the workers' time lately go first. Without one, they are this client's (or its
     principal's).
 
+    `require`: labels that a worker must have to run it, `prefer`: those that it better has; names and values. `only_served`: it is
+    refused (NotServed) if no connected worker may run it, instead of waiting for one.
+
     `cookie`: the job's UUID, to be chosen for one job at a time; None makes a random one for each. `encoding`: of the
     variables: msgpack, json (which existing workers need), bytes or text. `follow`: whether its progress is sent here as it
     comes, for `async for`. `detach`: nobody waits for the outcome: the job's result is None as soon as the broker has taken it.
@@ -117,12 +123,15 @@ class Options:
     not_before: NotBefore | None = None
     priority: int = PRIORITY_DEFAULT
     fairness_key: str = ""
+    require: Mapping[str, str] | None = None
+    prefer: Mapping[str, str] | None = None
+    only_served: bool = False
     parent: uuid.UUID | None = None
     loose: bool = False
     batch: uuid.UUID | None = None
 
     def __post_init__(self) -> None:
-        for name in ("queue", "detach", "follow", "loose"):
+        for name in ("queue", "detach", "follow", "loose", "only_served"):
             _require(name, getattr(self, name), bool, "True or False")
         if self.timeout is not None:
             _require("timeout", self.timeout, numbers.Real, "a number of seconds")
@@ -146,6 +155,8 @@ class Options:
         _require("priority", self.priority, int, "a whole number")
         if not 0 <= self.priority < PRIORITIES:
             raise ValueError(f"priority must be from 0 to {PRIORITIES - 1}, not {self.priority}")
+        for name in ("require", "prefer"):
+            _require_labels(name, getattr(self, name))
         _require("fairness_key", self.fairness_key, str, "a text")
         if isinstance(self.on_disconnect, str):
             if self.on_disconnect not in ("continue", "cancel"):
@@ -183,6 +194,14 @@ def id_bytes(name: str, value: uuid.UUID) -> bytes:
 def _require(name: str, value: object, kind: type, what: str) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} must be {what}, not {value!r}")
+
+
+def _require_labels(name: str, labels: Mapping[str, str] | None) -> None:
+    if labels is None:
+        return
+    _require(name, labels, Mapping, "a map of names to values")
+    for each in (*labels, *labels.values()):
+        _require(name, each, str, "a map of names to values, both texts")
 
 
 def _require_seconds(name: str, value: float | None, *, zero: bool) -> None:
@@ -289,6 +308,9 @@ class RunMetas:
                 rlim=_ms(options.run_limit_s),
                 prio=options.priority,
                 key=options.fairness_key,
+                need=dict(options.require or ()),
+                like=dict(options.prefer or ()),
+                served=options.only_served,
                 parent=None if options.parent is None else options.parent.bytes,
                 loose=options.loose,
                 batch=None if options.batch is None else options.batch.bytes,

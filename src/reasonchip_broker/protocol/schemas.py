@@ -148,6 +148,9 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     delay: Unsigned = 0
     prio: Annotated[int, Meta(ge=0, le=PRIORITIES - 1)] = PRIORITY_DEFAULT
     key: Key = ""
+    need: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
+    like: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
+    served: bool = False
     parent: Uuid | None = None
     loose: bool = False
     batch: Uuid | None = None

@@ -11,7 +11,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import meta_of, payload_of
 from reasonchip_broker.protocol.codes import CloseReason, Code
 from reasonchip_broker.routing.extras import Extras
-from reasonchip_broker.routing.roster import Worker, choose
+from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.timers import TimerKind
 
@@ -126,7 +126,7 @@ class Attempts:
         if route.cookie in dispatcher.slots.reserved or (extras is not None and extras.wait_timer is not None):
             return
         kind = route.kind = dispatcher.backlog.current(route.kind)
-        worker = choose(kind.pools)
+        worker = kind.choose()
         if worker is not None:
             dispatcher.dispatch(route, worker, route.frame)
         else:

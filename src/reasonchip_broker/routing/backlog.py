@@ -1,6 +1,6 @@
 """The jobs that wait for a slot: for each freed slot the job whose turn it is, without a scan.
 
-Jobs that the same workers may run form an *eligibility class*: the pipeline, and whether the variables are JSON text. Those of one
+Jobs that the same workers may run form an *eligibility class*: the pipeline, whether the variables are JSON text, labels. Those of one
 class, of one priority and of one fairness key stand in a *line*, first in first out. Each pool lists the lines that wait for it
 (`turns.py`): the highest priority goes first, then the key that has used least lately (`shares.py`), then the oldest job. A line may
 wait for several pools; whichever takes its first job first has it.
@@ -14,10 +14,11 @@ taken, so that no timer is needed: whoever takes one first looks at which lines 
 
 from collections import deque
 from heapq import heappop, heappush
+from typing import TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
-from reasonchip_broker.routing.roster import Pool, Roster
+from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker, choose
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Share, Shares
 from reasonchip_broker.scheduling import Scheduling
@@ -25,6 +26,7 @@ from reasonchip_broker.scheduling import Scheduling
 _DEAD_MIN = 64
 _QUEUED = RouteState.QUEUED
 _TOP = PRIORITIES - 1
+Key: TypeAlias = tuple[str, bool, Labels, Labels]
 NEVER = float("inf")
 
 
@@ -59,11 +61,18 @@ class Line:
 
 
 class EligibilityClass:
-    """The jobs of one pipeline and form of variables: which pools may run them, and those that wait."""
+    """The jobs of one pipeline and form of variables, with the same wishes: which pools may run them, and those that wait.
 
-    __slots__ = ("as_json", "lines", "number", "pipeline", "pools", "size")
+    `need` are the labels that a worker must have, `like` those that it better has.
+    """
 
-    def __init__(self, number: int, pipeline: str, as_json: bool, pools: list[Pool]) -> None:
+    __slots__ = ("as_json", "like", "lines", "need", "number", "pipeline", "pools", "size")
+
+    def __init__(
+        self, number: int, pipeline: str, as_json: bool, pools: list[Pool], need: Labels = (), like: Labels = ()
+    ) -> None:
+        self.need = need
+        self.like = like
         self.number = number
         self.pipeline = pipeline
         self.as_json = as_json
@@ -72,6 +81,25 @@ class EligibilityClass:
         """Its lines in which a job waits, by priority and key."""
         self.size = 0
         """How many of its jobs wait."""
+
+    @property
+    def key(self) -> Key:
+        """By which it is found."""
+        return self.pipeline, self.as_json, self.need, self.like
+
+    def choose(self) -> Worker | None:
+        """A worker with a free slot, or None: one of those with the most labels that are liked, and of those the least loaded. O(number
+        of pools)."""
+        if not self.like:
+            return choose(self.pools)
+        best: list[Pool] = []
+        most = -1
+        for pool in self.pools:
+            matches = pool.matches(self.like)
+            if matches >= most and pool.least_loaded() is not None:
+                best = [*best, pool] if matches == most else [pool]
+                most = matches
+        return choose(best) if best else None
 
 
 class Backlog:
@@ -98,7 +126,7 @@ class Backlog:
         self._ageing_s = scheduling.ageing_s
         self._ages: list[tuple[float, int, Line]] = []
         """When the first job of a line comes of age, and counts for more."""
-        self._classes: dict[tuple[str, bool], EligibilityClass] = {}
+        self._classes: dict[Key, EligibilityClass] = {}
         self._numbers = 0
         self._forget_at = PIPELINES_KNOWN_MAX
         self.epoch = 0
@@ -110,15 +138,16 @@ class Backlog:
         again is enough, as long as all pools (`_checked_pools`) are the same."""
         self._checked_pools: list[Pool] = []
 
-    def class_of(self, pipeline: str, as_json: bool) -> EligibilityClass:
-        """The class of a job; O(1) for a pipeline seen before, else the pools are asked once."""
-        kind = self._classes.get((pipeline, as_json))
+    def class_of(self, pipeline: str, as_json: bool, need: Labels = (), like: Labels = ()) -> EligibilityClass:
+        """The class of a job; O(1) for one seen before, else the pools are asked once."""
+        key = pipeline, as_json, need, like
+        kind = self._classes.get(key)
         if kind is None:
             if len(self._classes) >= self._forget_at:
                 self._forget_idle()
             self._numbers += 1
-            pools = [pool for pool in self._roster.pools.values() if pool.serves(pipeline, as_json)]
-            kind = self._classes[pipeline, as_json] = EligibilityClass(self._numbers, pipeline, as_json, pools)
+            pools = [pool for pool in self._roster.pools.values() if pool.serves(pipeline, as_json, need)]
+            kind = self._classes[key] = EligibilityClass(self._numbers, pipeline, as_json, pools, need, like)
         return kind
 
     def _forget_idle(self) -> None:
@@ -130,7 +159,7 @@ class Backlog:
     def add_pool(self, pool: Pool, now: float) -> None:
         """A new offer: tell the classes that it serves."""
         for kind in self._classes.values():
-            if pool.serves(kind.pipeline, kind.as_json):
+            if pool.serves(kind.pipeline, kind.as_json, kind.need):
                 kind.pools.append(pool)
                 for line in kind.lines.values():
                     pool.turns.add(line, now)
@@ -274,12 +303,11 @@ class Backlog:
 
     def current(self, kind: EligibilityClass) -> EligibilityClass:
         """The class that stands for this one's jobs now: classes without a waiting job are forgotten once there are too many."""
-        key = kind.pipeline, kind.as_json
-        known = self._classes.get(key)
+        known = self._classes.get(kind.key)
         if known is None:
             # Taken up again as it is; to look for room here would change what others have looked up.
-            kind.pools = [pool for pool in self._roster.pools.values() if pool.serves(*key)]
-            known = self._classes[key] = kind
+            kind.pools = [pool for pool in self._roster.pools.values() if pool.serves(*kind.key[:3])]
+            known = self._classes[kind.key] = kind
         return known
 
     def _forget(self, line: Line, route: Route) -> None:
@@ -325,7 +353,7 @@ class Backlog:
         """A class knows the pools that serve it, each once, and no others."""
         known, serving = kind.pools, 0
         for pool in self._roster.pools.values():
-            if pool.serves(kind.pipeline, kind.as_json):
+            if pool.serves(kind.pipeline, kind.as_json, kind.need):
                 serving += 1
                 if pool not in known:
                     raise InternalError("a class lacks a pool that serves it")

@@ -15,8 +15,9 @@ from reasonchip_broker.routing.followers import may
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import Known
 from reasonchip_broker.routing.requests import Requests
-from reasonchip_broker.routing.roster import choose
+from reasonchip_broker.routing.roster import Labels
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.status import not_served
 
 
 class Intake:
@@ -75,7 +76,7 @@ class Intake:
                     self._take_for_later(dispatcher.open(cookie, peer, options, kind, left_ms, parent), raw)
                 return
             pools = kind.pools
-            worker = pools[0].least_loaded() if len(pools) == 1 else choose(pools)
+            worker = pools[0].least_loaded() if len(pools) == 1 else kind.choose()
             if worker is None and not self._may_wait(peer, cookie, options, kind, len(raw)):
                 return
             if worker is not None and not self._admits and options.is_simple:
@@ -180,8 +181,8 @@ class Intake:
         as_json = options.enc == ENCODING_JSON
         known = (
             options,
-            self.class_of(options.p, as_json),
-            not as_json and not options.reply and not options.key and options.is_simple,
+            self.class_of(options.p, as_json, labels_of(options.need), labels_of(options.like)),
+            not as_json and not options.reply and not options.key and not options.like and options.is_simple,
         )
         if options.delay:
             # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
@@ -192,10 +193,10 @@ class Intake:
             self.known[meta] = known
         return known
 
-    def class_of(self, pipeline: str, as_json: bool) -> EligibilityClass:
+    def class_of(self, pipeline: str, as_json: bool, need: Labels = (), like: Labels = ()) -> EligibilityClass:
         """The class of a job; if others were forgotten for it, so are the options that led to them."""
         backlog = self._dispatcher.backlog
-        kind = backlog.class_of(pipeline, as_json)
+        kind = backlog.class_of(pipeline, as_json, need, like)
         if backlog.epoch != self._known_epoch:
             self._known_epoch = backlog.epoch
             self.known.clear()
@@ -225,23 +226,19 @@ class Intake:
     def objection_to_waiting(self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass) -> tuple[Code, str] | None:
         """With what a client is refused that does not want its job to wait; None, if it may."""
         if options.queue and peer.queues:
-            return None
+            return (Code.NOT_SERVED, not_served(kind)) if options.served and not kind.pools else None
         resting = sum(pool.resting for pool in kind.pools)
         if not peer.queues and self._dispatcher.backlog.waiting_for(kind.pools, resting) < resting:
             # A slot that only rests is as good as free, for as many jobs as there are such slots.
             return None
         if kind.pools or not peer.queues:
             return Code.NO_CAPACITY, "No capacity available"
-        return Code.NOT_SERVED, "no connected worker serves this pipeline"
+        return Code.NOT_SERVED, not_served(kind)
 
     def wait(self, route: Route) -> None:
         """Queue a job for which no slot is free, and say so."""
         self._dispatcher.enqueue(route)
-        sentence = (
-            "every slot that serves this pipeline is taken"
-            if route.kind.pools
-            else "no connected worker serves this pipeline yet"
-        )
+        sentence = "every slot that serves this pipeline is taken" if route.kind.pools else f"{not_served(route.kind)} yet"
         self._answers.reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
 
     def schedule(self, route: Route) -> None:
@@ -266,3 +263,8 @@ class Intake:
 
     def oversized(self, peer: Peer, frame: Frame) -> None:
         self.refuse(peer, frame[1], Code.TOO_LARGE, packets.too_long(frame[2], self._limits.frame_bytes_max))
+
+
+def labels_of(labels: dict[str, str]) -> Labels:
+    """Labels as a class is found by them."""
+    return tuple(sorted(labels.items())) if labels else ()

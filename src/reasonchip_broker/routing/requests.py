@@ -210,7 +210,7 @@ class Requests:
         if peer.dialect == Dialect.JSON:
             self._answers.reply(peer, PacketType.REGISTER, Code.OK, "registered", number=number)
         before = len(peer.sends)
-        worker = dispatcher.slots.register(peer, meta.cap, meta.serves)
+        worker = dispatcher.slots.register(peer, meta.cap, meta.serves, tuple(sorted(meta.labels.items())))
         confirmed = dispatcher.sessions.begin(peer, worker, meta.held)
         if peer.dialect == Dialect.BINARY:
             reply = packets.reply(PacketType.REGISTER, Code.OK, "registered", number=number, held=confirmed)
@@ -222,4 +222,6 @@ class Requests:
             dispatcher.effects.send(peer, packets.drain())
         dispatcher.slots.availability_changed(worker)
         fields = {"connection": peer.id.hex(), "name": peer.name, "capacity": meta.cap, "serves": meta.serves[:10]}
+        if meta.labels:
+            fields["labels"] = dict(list(meta.labels.items())[:10])
         dispatcher.effects.logs.append(("info", "worker registered", fields))

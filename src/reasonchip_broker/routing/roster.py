@@ -1,6 +1,6 @@
 """The workers: what each serves, how much it can take, and which of them gets the next job.
 
-Workers with the same offer (the same patterns, the same dialect) share a *pool*, and an eligibility class knows its pools, so the
+Workers with the same offer (the same patterns, labels and dialect) share a *pool*, and an eligibility class knows its pools, so the
 question "who may run this?" is never asked of single workers. Within a pool, workers with a free slot queue in one of 64 levels by
 the share of their slots that is taken. The next job goes to the first worker of the lowest level, which then queues at the end of
 its new level: least loaded first, ties in turn. With 64 levels to look at, at most, all of it is O(1); the price is that loads that
@@ -33,6 +33,8 @@ _SWEEP_PER_WORKER = 4
 """A queue of more tickets than this is swept: so many are void that it costs O(1) for each of them."""
 
 Ticket: TypeAlias = "tuple[Worker]"
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values, sorted."""
 
 
 @lru_cache(maxsize=256)
@@ -87,11 +89,12 @@ class Worker:
 class Pool:
     """The workers with one offer."""
 
-    __slots__ = ("_levels", "_lowest", "_patterns", "_sweep_at", "dialect", "offer", "resting", "turns", "workers")
+    __slots__ = ("_levels", "_lowest", "_patterns", "_sweep_at", "dialect", "labels", "offer", "resting", "turns", "workers")
 
-    def __init__(self, offer: tuple[str, ...], dialect: Dialect) -> None:
+    def __init__(self, offer: tuple[str, ...], dialect: Dialect, labels: Labels = ()) -> None:
         self.offer = offer
         self.dialect = dialect
+        self.labels = dict(labels)
         self.workers: dict[Worker, None] = {}
         self.resting = 0
         """Slots that will be free soon, by themselves."""
@@ -105,12 +108,17 @@ class Pool:
         globs = [translate(pattern) for pattern in offer if _is_glob(pattern)]
         self._patterns = exact, re.compile("|".join(globs)) if globs else None
 
-    def serves(self, pipeline: str, as_json: bool) -> bool:
-        """Whether workers of this pool may run `pipeline`; a JSON worker needs variables that are JSON text."""
-        if self.dialect == Dialect.JSON and not as_json:
+    def serves(self, pipeline: str, as_json: bool, need: Labels = ()) -> bool:
+        """Whether workers of this pool may run jobs of `pipeline` that need such labels; a JSON worker needs variables that are JSON
+        text."""
+        if (self.dialect == Dialect.JSON and not as_json) or self.matches(need) < len(need):
             return False
         exact, globs = self._patterns
         return pipeline in exact or (globs is not None and globs.match(pipeline) is not None)
+
+    def matches(self, labels: Labels) -> int:
+        """How many of some labels its workers have."""
+        return sum(self.labels.get(name) == value for name, value in labels)
 
     @property
     def free(self) -> int:
@@ -292,15 +300,15 @@ class Roster:
     __slots__ = ("pools",)
 
     def __init__(self) -> None:
-        self.pools: dict[tuple[Dialect, tuple[str, ...]], Pool] = {}
+        self.pools: dict[tuple[Dialect, tuple[str, ...], Labels], Pool] = {}
 
-    def pool_for(self, dialect: Dialect, patterns: Iterable[str]) -> tuple[Pool, bool]:
+    def pool_for(self, dialect: Dialect, patterns: Iterable[str], labels: Labels = ()) -> tuple[Pool, bool]:
         """The pool of an offer, and whether it is new (then the classes that it serves must be told)."""
         offer = tuple(sorted(set(patterns)))
-        pool = self.pools.get((dialect, offer))
+        pool = self.pools.get((dialect, offer, labels))
         if pool is not None:
             return pool, False
-        pool = self.pools[dialect, offer] = Pool(offer, dialect)
+        pool = self.pools[dialect, offer, labels] = Pool(offer, dialect, labels)
         return pool, True
 
     def discard(self, pool: Pool) -> None:
@@ -308,7 +316,7 @@ class Roster:
         if pool.workers:
             raise InternalError("a pool with workers can't be forgotten")
         pool.clear()
-        del self.pools[pool.dialect, pool.offer]
+        del self.pools[pool.dialect, pool.offer, tuple(pool.labels.items())]
 
     def invariants(self) -> None:
         """Raise InternalError if an index disagrees with what it stands for."""

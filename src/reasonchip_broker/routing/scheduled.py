@@ -9,7 +9,6 @@ Until then a job takes up memory as a waiting one does, and counts against the s
 from typing import TYPE_CHECKING
 
 from reasonchip_broker.protocol.codes import Code
-from reasonchip_broker.routing.roster import choose
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.timers import TimerKind
 
@@ -69,7 +68,7 @@ class Scheduled:
         kind = route.kind = dispatcher.backlog.current(route.kind)
         # A worker that registered meanwhile may say that it has it from another run of the broker.
         is_held = route.cookie in dispatcher.slots.reserved
-        worker = None if is_held else choose(kind.pools)
+        worker = None if is_held else kind.choose()
         if worker is None and not route.options.queue:
             sentence = "its time came, no slot was free, and the job was not to wait for one"
             dispatcher.fail(route, Code.QUEUE_TIMEOUT, sentence, may_have_run=False)

@@ -11,7 +11,7 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.peers import Peer, PeerState
-from reasonchip_broker.routing.roster import Pool, Worker
+from reasonchip_broker.routing.roster import Labels, Pool, Worker
 from reasonchip_broker.routing.route import RouteState
 from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.timers import TimerKind
@@ -41,10 +41,10 @@ class Slots:
 
     # Workers
 
-    def register(self, peer: Peer, capacity: int, patterns: list[str]) -> Worker:
+    def register(self, peer: Peer, capacity: int, patterns: list[str], labels: Labels = ()) -> Worker:
         """A worker declares its slots. It is given jobs from `availability_changed` on."""
         dispatcher = self._dispatcher
-        pool, is_new = dispatcher.roster.pool_for(peer.dialect, patterns)
+        pool, is_new = dispatcher.roster.pool_for(peer.dialect, patterns, labels)
         worker = Worker(peer, capacity, pool)
         pool.workers[worker] = None
         peer.worker = worker

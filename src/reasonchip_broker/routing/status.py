@@ -8,6 +8,7 @@ from reasonchip_broker.protocol.binary import NUMBER_MAX, code_of
 from reasonchip_broker.protocol.codes import Code, JobState, Waiting
 from reasonchip_broker.protocol.schemas import JobStatus
 from reasonchip_broker.routing.assignment import AssignmentState
+from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route, RouteState
@@ -105,6 +106,8 @@ class Status:
         if why is Waiting.NOT_DUE:
             left = timedelta(seconds=max(1, ceil(starts_at(route) - self._clock.now)))
             return f"the job is scheduled, and may start in {left} (h:mm:ss)"
+        if why is Waiting.NOT_SERVED:
+            return not_served(route.kind)
         if why is not None:
             return _SENTENCES[why]
         if route.state is RouteState.OVER:
@@ -147,15 +150,24 @@ class Status:
 _DEPTH_MAX = 100
 """Levels of a tree that are shown: a reader of nested maps may have a limit of its own."""
 
+_LABELS_SHOWN = 5
+
 _SENTENCES = {
     Waiting.NOT_ADMITTED: "the job has not been admitted yet",
-    Waiting.NOT_SERVED: "no connected worker serves this pipeline",
     Waiting.WORKERS_DRAINING: "every worker that serves this pipeline is draining",
     Waiting.WORKER_DISCONNECTED: "the job's worker has lost its connection, and may come back",
     Waiting.BETWEEN_ATTEMPTS: "the job waits before its next attempt",
     Waiting.STALE_ATTEMPT: "a worker has not let go of an earlier attempt",
     Waiting.SLOT_LENT_OUT: "the job waits for something else, and has lent its slot out",
 }
+
+
+def not_served(kind: EligibilityClass) -> str:
+    """What is said of a job that no connected worker may run."""
+    if not kind.need:
+        return "no connected worker serves this pipeline"
+    labels = ", ".join(f"{name}={value}" for name, value in kind.need[:_LABELS_SHOWN])
+    return f"no connected worker that has {labels}{'…' if len(kind.need) > _LABELS_SHOWN else ''} serves this pipeline"
 
 
 def _ms(seconds: float) -> int:

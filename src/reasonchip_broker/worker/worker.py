@@ -51,8 +51,9 @@ class Worker:
     """Offers functions to a broker as pipelines, and runs the jobs that come of it.
 
     `url` is where the broker listens for workers (`tcp://`, `tls://`, `unix://`). `capacity` is how many jobs run at a time, by
-    default as many as this process may use processors; the broker sends no more. `name` and `labels` are shown to operators;
-    no two workers that are connected may have the same, and by default it is made of the host's name, the process id and chance.
+    default as many as this process may use processors; the broker sends no more. `labels` (`{"gpu": "h200"}`) are what jobs may
+    require, or prefer, of their worker. `name` is shown to operators; no two workers that are connected may have the same, and by
+    default it is made of the host's name, the process id and chance.
     `drain_s` is how many seconds running jobs get to finish in when the worker is stopped. `session_grace_s` is how many seconds
     (whole ones, at most 60) the broker waits for this worker when the connection is lost: running jobs go on meanwhile, and what
     they have to tell is delivered over the next connection. With 0 a lost connection loses its jobs. `token` is for brokers that
@@ -151,6 +152,7 @@ class Worker:
         capacity: int | None = None,
         name: str | None = None,
         session_grace_s: float | None = None,
+        labels: Mapping[str, str] | None = None,
         executor: Literal["process"] | None = None,
     ) -> None:
         """Change what was said when the worker was made, before it serves: for a command line that has the last word.
@@ -165,6 +167,7 @@ class Worker:
         self.capacity = self.capacity if capacity is None else capacity
         self.name = self.name if name is None else name
         self.session_grace_s = self.session_grace_s if session_grace_s is None else session_grace_s
+        self._labels = self._labels if labels is None else dict(labels)
         self._check()
         if executor is not None:
             for pipeline in self._pipelines:

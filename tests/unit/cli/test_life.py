@@ -28,7 +28,8 @@ def test_each_option_arrives_where_it_belongs():
     arguments = (
         "--timeout 60 --queue-limit 5 --run-limit 30 --attempts 3 --backoff 0 --retry-on KeyError --retry-on a.B "
         "--on-disconnect 2.5 --retention 0 --batch 00000000-0000-0000-0000-000000000001 "
-        "--parent 00000000-0000-0000-0000-000000000002 --loose"
+        "--parent 00000000-0000-0000-0000-000000000002 --loose --priority 9 --fairness-key team --only-served "
+        "--require gpu=h200 --prefer region=eu --prefer gpu=b200"
     )
     assert parsed(*arguments.split()) == Options(
         deadline_s=60.0,
@@ -42,6 +43,11 @@ def test_each_option_arrives_where_it_belongs():
         batch=UUID(int=1),
         parent=UUID(int=2),
         loose=True,
+        priority=9,
+        fairness_key="team",
+        only_served=True,
+        require={"gpu": "h200"},
+        prefer={"region": "eu", "gpu": "b200"},
     )
 
 
@@ -80,6 +86,9 @@ def test_a_policy_is_a_word_too(policy):
         (["--not-before", "2026-12-01T08:00"], "'2026-12-01T08:00' has no time zone: here it would be 2026-12-01T08:00[+-]"),
         (["--not-before", "1e9"], "at most 4294967 seconds ahead"),
         (["--not-before", "nan"], "at most 4294967 seconds ahead"),
+        (["--require", "gpu"], "a label is NAME=VALUE, like gpu=h200, not 'gpu'"),
+        (["--prefer", "=h200"], "a label is NAME=VALUE"),
+        (["--priority", "10"], "range"),
         (["--timeout", "soon"], "'soon' is no number of seconds"),
     ],
 )

@@ -357,6 +357,6 @@ def test_a_job_whose_class_was_forgotten_while_it_waited_for_its_next_attempt_fi
     backlog = inside(driver).backlog
     backlog._forget_at = 1
     backlog.class_of("another", False)
-    assert ("p", True) not in backlog._classes
+    assert ("p", True, (), ()) not in backlog._classes
     driver.advance(2.0)
     assert ran(driver.worker()) == [(cookie, 2)]

@@ -373,3 +373,8 @@ def _encode_reply(frame: bytes) -> bytes:
         # An existing client takes any RESULT with its cookie for the job's outcome, and this job may go on running.
         cookie = NO_COOKIE
     return _encode_failure(cookie, code, schemas.Failure(error=reply.msg))
+
+
+def for_json_peer(frame: bytes) -> bytes:
+    """What a JSON peer is sent for a frame of either protocol; empty for what has no place in its own."""
+    return frame if is_json(frame) else to_json(frame)

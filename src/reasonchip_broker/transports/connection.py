@@ -13,6 +13,7 @@ reason; bytes that make a part of one start a timer, so that nobody holds a desc
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from reasonchip_broker.errors import RemoteProtocolError
@@ -20,7 +21,6 @@ from reasonchip_broker.limits import HANDSHAKE_FRAME_BYTES_MAX, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, Frame, FrameDecoder
-from reasonchip_broker.protocol.json_v0 import JsonDecoder, is_json, to_json
 
 _PREFACE_BYTES = len(PREFACE)
 _JOIN_BYTES_MAX = 256 * 1024
@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_plain",
         "_serves",
+        "_translate",
         "_transport",
         "_watch",
         "address",
@@ -152,6 +153,8 @@ class Connection(asyncio.Protocol):
         self._decoder: FrameDecoder | None = None
         self._head = b""
         self._encodes = False
+        self._translate: Callable[[bytes], bytes]
+        """Of a JSON peer: what a frame means in its words; nothing for what has no place there."""
         self._encrypts = False
         self._outbox: list[bytes] = []
         self._held_bytes = 0
@@ -196,8 +199,8 @@ class Connection(asyncio.Protocol):
 
     def _send_otherwise(self, frame: bytes) -> None:
         """Send to a JSON peer, or to one that has more than the mark to take already."""
-        if self._encodes and not is_json(frame):
-            frame = to_json(frame)
+        if self._encodes:
+            frame = self._translate(frame)
             if not frame:
                 return
         if self._paused:
@@ -361,7 +364,11 @@ class Connection(asyncio.Protocol):
         self._time_frame(False)
         if not head.startswith(PREFACE_MAGIC):
             self.dialect = Dialect.JSON
+            # Loaded for the first peer that speaks it: clients and workers of ours never need it.
+            from reasonchip_broker.protocol.json_v0 import JsonDecoder, for_json_peer
+
             self._decoder = JsonDecoder(self._limits.frame_bytes_max, self.role)
+            self._translate = for_json_peer
             self._encodes = True
         elif head[_PREFACE_BYTES - 1] == VERSION:
             self.dialect = Dialect.BINARY

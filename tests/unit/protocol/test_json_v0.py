@@ -10,7 +10,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet, decode, encode
 from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import MALFORMED, OVERSIZED, UNKNOWN, Frame
-from reasonchip_broker.protocol.json_v0 import JsonDecoder, is_json, run_meta, to_binary, to_json
+from reasonchip_broker.protocol.json_v0 import JsonDecoder, for_json_peer, is_json, run_meta, to_binary, to_json
 from tests.captures.recorded import all_recorded, recorded
 from tests.feeding import every_way, feed_all
 from tests.golden.table import COOKIE, all_golden
@@ -451,3 +451,10 @@ def test_an_offence_is_told_before_the_end_and_nothing_else_is(reason: CloseReas
     packet = told(packets.goodbye(reason, "why"))
     expected = {"packet_type": "RESULT", "rc": "BAD_PACKET", "error": "why"} if reason in offences else None
     assert packet == expected
+
+
+def test_a_json_peer_is_sent_json_as_it_is_and_all_else_in_its_words() -> None:
+    frame = to_json(packets.drain())
+    assert for_json_peer(frame) == frame
+    assert for_json_peer(packets.drain()) == frame
+    assert for_json_peer(packets.ping()) == b""

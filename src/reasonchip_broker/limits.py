@@ -36,6 +36,12 @@ PRIORITY_DEFAULT = 4
 WEIGHT_MAX = 1_000_000
 """The largest weight of a fairness key: beyond, nothing is left for all others."""
 
+RULES_MAX = 100
+"""Limits that an operator may declare: each new pipeline is held against all of them, once."""
+
+GATES_KNOWN_MAX = 20_000
+"""Counts of limits remembered, one for each key or pipeline: idle ones are forgotten beyond."""
+
 SHARES_KNOWN_MAX = 20_000
 """Fairness keys remembered without a job: any client may invent some, so idle ones are forgotten, those that used least first."""
 

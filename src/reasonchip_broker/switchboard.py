@@ -15,6 +15,7 @@ from reasonchip_broker.routing.assignment import Assignment
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.effects import Close, Effects, Link
+from reasonchip_broker.routing.gates import Gate
 from reasonchip_broker.routing.intake import Intake
 from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.leases import Leases
@@ -238,7 +239,8 @@ class Switchboard:
             return
         kind = route.kind = self._intake.class_of(*route.kind.key)
         is_held = cookie in self._dispatcher.slots.reserved
-        worker = None if is_held else kind.choose()
+        gate = dispatcher.gate_for(kind, route.share)
+        worker = None if is_held or gate is not None else kind.choose()
         owner = route.owner
         if worker is not None:
             dispatcher.dispatch(route, worker, route.frame)
@@ -246,7 +248,7 @@ class Switchboard:
                 self._answers.reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
         else:
             gone = owner.state is PeerState.GONE
-            objection = None if gone else self._intake.objection_to_waiting(owner, route.options, kind)
+            objection = None if gone else self._intake.objection_to_waiting(owner, route.options, kind, gate)
             if objection is not None:
                 self._intake.turn_away(route, *objection)
             else:
@@ -267,7 +269,14 @@ class Switchboard:
     def configure(self, scheduling: Scheduling, now: float) -> None:
         """Schedule by other rules from now on."""
         self._clock.now = now
-        self._dispatcher.backlog.configure(scheduling, now)
+        dispatcher = self._dispatcher
+        dispatcher.backlog.configure(scheduling, [route for route in dispatcher.routes if route.assignment is not None], now)
+        # Jobs that were plain may be none by the new rules.
+        self._intake.known.clear()
+        for peer in self.peers.values():
+            peer.last_pack = None
+        dispatcher.gates.to_fill.update(dict.fromkeys(dispatcher.roster.pools.values()))
+        dispatcher.settle()
 
     def drain(self, now: float) -> None:
         """Stop taking jobs: waiting ones are given back as never started, workers finish what they have and go."""
@@ -363,6 +372,8 @@ class Switchboard:
                 self._route_due(kind, subject)
         elif isinstance(subject, Session):
             self._dispatcher.sessions.due(subject)
+        elif isinstance(subject, Gate):
+            self._dispatcher.gates.due(subject)
 
     def _route_due(self, kind: TimerKind, route: Route) -> None:
         dispatcher = self._dispatcher

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from reasonchip_broker.limits import Limits
-from reasonchip_broker.scheduling import Scheduling
+from reasonchip_broker.scheduling import Limit, Per, Scheduling, WhenReached
 
 PREFIX = "REASONCHIP_"
 LIMITS_PREFIX = f"{PREFIX}LIMITS_"
@@ -37,6 +37,17 @@ _SCHEDULING_TYPES: dict[str, Any] = {
     "half_life_s": _NUMBERS[float],
     "ageing_s": _NUMBERS[float],
     "weights": Annotated[dict[str, float], Meta(description="a table of numbers")],
+    "limits": Annotated[list[dict[str, Any]], Meta(description="a list of tables, each headed [[scheduling.limits]]")],
+}
+_RULE_TYPES: dict[str, Any] = {
+    "name": Annotated[str, Meta(description="text")],
+    "pipelines": Annotated[tuple[str, ...], Meta(description="a list of names or globs")],
+    "per": Annotated[Per, Meta(description=f"one of {', '.join(Per)}")],
+    "concurrency": Whole,
+    "rate": Whole,
+    "period_s": _NUMBERS[float],
+    "burst": Whole,
+    "when_reached": Annotated[WhenReached, Meta(description=f"one of {', '.join(WhenReached)}")],
 }
 
 
@@ -66,7 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def checked_scheduling(self) -> Scheduling:
         """The rules of scheduling, with the defaults of those not set. Raises click.UsageError for ones that make no sense."""
         try:
-            return Scheduling(**self.scheduling)
+            limits = tuple(Limit(**{"name": "", **rule}) for rule in self.scheduling.get("limits", ()))
+            return Scheduling(**{**self.scheduling, "limits": limits})
         except ValueError as error:
             raise click.UsageError(f"The section [scheduling] makes no sense: {error}.") from error
 
@@ -142,7 +154,16 @@ def _convert(table: Mapping[str, Any], source: str, *, strict: bool) -> Settings
     said["scheduling"] = {
         name: _checked(value, _SCHEDULING_TYPES[name], f"{source}scheduling.{name}", strict) for name, value in rules.items()
     }
+    if "limits" in said["scheduling"]:
+        pairs = enumerate(said["scheduling"]["limits"])
+        said["scheduling"]["limits"] = [_rule(rule, f"{source}scheduling.limits[{number}]", strict) for number, rule in pairs]
     return Settings(**said)
+
+
+def _rule(rule: Mapping[str, Any], where: str, strict: bool) -> dict[str, Any]:
+    """One limit by key, as it stands in a file."""
+    _require_known(rule, tuple(_RULE_TYPES), f"{where}: ", "setting of a limit")
+    return {name: _checked(value, _RULE_TYPES[name], f"{where}.{name}", strict) for name, value in rule.items()}
 
 
 def _checked(value: Any, kind: Any, where: str, strict: bool) -> Any:

@@ -125,6 +125,7 @@ class Waiting(StrEnum):
     NOT_DUE = "not_due"
     NOT_SERVED = "not_served"
     NO_FREE_SLOT = "no_free_slot"
+    LIMIT_REACHED = "limit_reached"
     WORKERS_DRAINING = "workers_draining"
     WORKER_DISCONNECTED = "worker_disconnected"
     BETWEEN_ATTEMPTS = "between_attempts"

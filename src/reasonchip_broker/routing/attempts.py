@@ -125,8 +125,8 @@ class Attempts:
         extras = route.extras
         if route.cookie in dispatcher.slots.reserved or (extras is not None and extras.wait_timer is not None):
             return
-        kind = route.kind = dispatcher.backlog.current(route.kind)
-        worker = kind.choose()
+        route.kind = dispatcher.backlog.current(route.kind)
+        worker = dispatcher.worker_for(route)
         if worker is not None:
             dispatcher.dispatch(route, worker, route.frame)
         else:

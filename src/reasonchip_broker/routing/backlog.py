@@ -18,10 +18,11 @@ from typing import TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
+from reasonchip_broker.routing.gates import Gate, Gates
 from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker, choose
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Share, Shares
-from reasonchip_broker.scheduling import Scheduling
+from reasonchip_broker.scheduling import Limit, Scheduling
 
 _DEAD_MIN = 64
 _QUEUED = RouteState.QUEUED
@@ -33,9 +34,11 @@ NEVER = float("inf")
 class Line:
     """The waiting jobs of one class, priority and fairness key, oldest first."""
 
-    __slots__ = ("due_at", "kind", "level", "number", "priority", "queue", "share", "size")
+    __slots__ = ("due_at", "gates", "kind", "level", "number", "parked", "priority", "queue", "share", "size")
 
-    def __init__(self, number: int, kind: "EligibilityClass", priority: int, share: Share) -> None:
+    def __init__(
+        self, number: int, kind: "EligibilityClass", priority: int, share: Share, gates: tuple[Gate, ...] = ()
+    ) -> None:
         self.number = number
         """Orders lines that tie; never used again."""
         self.kind = kind
@@ -49,6 +52,10 @@ class Line:
         """How many wait."""
         self.due_at = NEVER
         """When its age is looked at next."""
+        self.gates = gates
+        """What its jobs have to pass."""
+        self.parked: dict[Pool, Gate] = {}
+        """Where it is parked instead of being listed in a pool. Kept by `gates`."""
 
     def head(self) -> Route | None:
         """The oldest job that waits."""
@@ -63,14 +70,22 @@ class Line:
 class EligibilityClass:
     """The jobs of one pipeline and form of variables, with the same wishes: which pools may run them, and those that wait.
 
-    `need` are the labels that a worker must have, `like` those that it better has.
+    `need` are the labels that a worker must have, `like` those that it better has; `limits` are those of the operator.
     """
 
-    __slots__ = ("as_json", "like", "lines", "need", "number", "pipeline", "pools", "size")
+    __slots__ = ("as_json", "like", "limits", "lines", "need", "number", "pipeline", "pools", "size")
 
     def __init__(
-        self, number: int, pipeline: str, as_json: bool, pools: list[Pool], need: Labels = (), like: Labels = ()
+        self,
+        number: int,
+        pipeline: str,
+        as_json: bool,
+        pools: list[Pool],
+        need: Labels = (),
+        like: Labels = (),
+        limits: tuple[Limit, ...] = (),
     ) -> None:
+        self.limits = limits
         self.need = need
         self.like = like
         self.number = number
@@ -116,12 +131,14 @@ class Backlog:
         "_roster",
         "bytes",
         "epoch",
+        "gates",
         "jobs",
         "shares",
     )
 
-    def __init__(self, roster: Roster, scheduling: Scheduling) -> None:
+    def __init__(self, roster: Roster, scheduling: Scheduling, gates: Gates) -> None:
         self._roster = roster
+        self.gates = gates
         self.shares = Shares(scheduling)
         self._ageing_s = scheduling.ageing_s
         self._ages: list[tuple[float, int, Line]] = []
@@ -147,7 +164,8 @@ class Backlog:
                 self._forget_idle()
             self._numbers += 1
             pools = [pool for pool in self._roster.pools.values() if pool.serves(pipeline, as_json, need)]
-            kind = self._classes[key] = EligibilityClass(self._numbers, pipeline, as_json, pools, need, like)
+            limits = self.gates.limits_about(pipeline)
+            kind = self._classes[key] = EligibilityClass(self._numbers, pipeline, as_json, pools, need, like, limits)
         return kind
 
     def _forget_idle(self) -> None:
@@ -162,10 +180,11 @@ class Backlog:
             if pool.serves(kind.pipeline, kind.as_json, kind.need):
                 kind.pools.append(pool)
                 for line in kind.lines.values():
-                    pool.turns.add(line, now)
+                    self._list(line, pool, now)
 
     def remove_pool(self, pool: Pool) -> None:
         """An offer that nobody makes any more."""
+        self.gates.pool_gone(pool)
         pool.turns.close()
         for kind in self._classes.values():
             if pool in kind.pools:
@@ -184,20 +203,34 @@ class Backlog:
         self.bytes += len(route.frame)
         if line.size == 1:
             for pool in kind.pools:
-                pool.turns.add(line, now)
+                self._list(line, pool, now)
             self._watch(line, route)
 
     def _new_line(self, kind: EligibilityClass, priority: int, share: Share) -> Line:
         self._numbers += 1
-        line = kind.lines[priority, share] = Line(self._numbers, kind, priority, share)
+        gates = self.gates.of_line(kind.limits, kind.pipeline, share) if kind.limits else ()
+        line = kind.lines[priority, share] = Line(self._numbers, kind, priority, share, gates)
         if not share.lines:
             share.is_fresh = True
             self.shares.all[share] = None
         share.lines[line] = None
         return line
 
+    def _list(self, line: Line, pool: Pool, now: float) -> None:
+        """Let a pool know that a line waits for it, in its present level."""
+        if not line.gates:
+            pool.turns.add(line, now)
+            return
+        gate = self.gates.shut(line.gates)
+        if gate is None:
+            self.gates.enlist(line, pool)
+        else:
+            self.gates.park(line, pool, gate)
+
     def _drop_line(self, line: Line) -> None:
-        """Nothing waits in it any more. What pools say of it is dropped when it comes up."""
+        """Nothing waits in it any more. What pools say of it is dropped when it comes up, unless gates count it."""
+        if line.gates:
+            self.gates.emptied(line, line.kind.pools)
         line.queue.clear()
         del line.kind.lines[line.priority, line.share]
         del line.share.lines[line]
@@ -207,6 +240,12 @@ class Backlog:
         if self._ages:
             self._promote(now)
         line = pool.turns.first(now)
+        while line is not None and line.gates:
+            gate = self.gates.shut(line.gates)
+            if gate is None:
+                break
+            self.gates.park(line, pool, gate)
+            line = pool.turns.first(now)
         if line is None:
             return None
         pool.turns.had(line, now)
@@ -243,7 +282,7 @@ class Backlog:
                 if level != line.level:
                     line.level = level
                     for pool in line.kind.pools:
-                        pool.turns.add(line, now)
+                        self._list(line, pool, now)
                 self._watch(line, head)
 
     def _promote(self, now: float) -> None:
@@ -280,16 +319,24 @@ class Backlog:
             line.queue = deque(other for other in line.queue if other.state is _QUEUED)
             self._relevel(line, now)
 
-    def configure(self, scheduling: Scheduling, now: float) -> None:
-        """Other rules hold from now on."""
+    def configure(self, scheduling: Scheduling, running: list[Route], now: float) -> None:
+        """Other rules hold from now on, also for these jobs, which run already."""
         self._ageing_s = scheduling.ageing_s
         self._ages = []
         self.shares.configure(scheduling, now)
+        gates = self.gates
+        gates.configure(scheduling.limits, running)
+        for route in running:
+            # Its class may have been forgotten meanwhile.
+            route.kind.limits = gates.limits_about(route.kind.pipeline)
         for kind in self._classes.values():
+            kind.limits = gates.limits_about(kind.pipeline)
             for line in kind.lines.values():
-                line.level, line.due_at = line.priority, NEVER
+                line.level, line.due_at, line.parked = line.priority, NEVER, {}
+                line.gates = gates.of_line(kind.limits, kind.pipeline, line.share)
                 for pool in kind.pools:
-                    pool.turns.add(line, now)
+                    pool.turns.listings.pop(line, None)
+                    self._list(line, pool, now)
                 head = line.head()
                 if head is not None:
                     self._watch(line, head)
@@ -300,6 +347,7 @@ class Backlog:
         if factor != 1.0:
             for pool in self._roster.pools.values():
                 pool.turns.rescaled(factor)
+            self.gates.rescaled(factor)
 
     def current(self, kind: EligibilityClass) -> EligibilityClass:
         """The class that stands for this one's jobs now: classes without a waiting job are forgotten once there are too many."""
@@ -307,6 +355,7 @@ class Backlog:
         if known is None:
             # Taken up again as it is; to look for room here would change what others have looked up.
             kind.pools = [pool for pool in self._roster.pools.values() if pool.serves(*kind.key[:3])]
+            kind.limits = self.gates.limits_about(kind.pipeline)
             known = self._classes[kind.key] = kind
         return known
 
@@ -346,6 +395,7 @@ class Backlog:
             if kind.size or kind.lines:
                 jobs += kind.size
                 size += _check_lines(kind)
+        self.gates.invariants([line for kind in self._classes.values() for line in kind.lines.values()])
         if jobs != self.jobs or size != self.bytes:
             raise InternalError(f"the backlog counts {self.jobs} jobs and {self.bytes} bytes, and has {jobs} of {size}")
 
@@ -366,16 +416,21 @@ def _check_lines(kind: EligibilityClass) -> int:
     bytes of those jobs. Drops nothing from a queue, as `head` does: who looks changes nothing."""
     jobs = size = 0
     pools = kind.pools
-    for pool in pools:
-        if pool.free:
-            raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
+    full = [not pool.free for pool in pools]
     for line in kind.lines.values():
         waiting = [route for route in line.queue if route.state is _QUEUED]
         if not waiting or len(waiting) != line.size or line not in line.share.lines:
             raise InternalError(f"a line counts {line.size} waiting jobs, and has {len(waiting)}")
         for route in waiting:
             size += len(route.frame)
-        for pool in pools:
+        for pool, is_full in zip(pools, full, strict=True):
+            gate = line.parked.get(pool)
+            if not is_full and (gate is None or not gate.is_shut):
+                raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
+            if gate is not None:
+                if gate not in line.gates or line not in gate.parked[pool].listings or line in pool.turns.listings:
+                    raise InternalError("a line is not parked where it says")
+                continue
             listing = pool.turns.listings.get(line)
             if listing is None or listing[0] > waiting[0].sequence or not pool.turns.levels >> line.level & 1:
                 raise InternalError("a pool does not know of a line that waits for it, or not in its place")

@@ -21,6 +21,7 @@ from reasonchip_broker.routing.effects import Effects, Outcome
 from reasonchip_broker.routing.extras import Extras
 from reasonchip_broker.routing.family import Family
 from reasonchip_broker.routing.followers import Followers
+from reasonchip_broker.routing.gates import Gate, Gates
 from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.roster import Roster, Worker
@@ -60,6 +61,7 @@ class Dispatcher:
         "effects",
         "family",
         "followers",
+        "gates",
         "limits",
         "outcomes",
         "roster",
@@ -90,13 +92,15 @@ class Dispatcher:
         self.clock = Clock()
         self.counters = Counters()
         self.roster = Roster()
-        self.backlog = Backlog(self.roster, scheduling or Scheduling())
+        scheduling = scheduling or Scheduling()
+        self.gates = Gates(scheduling.limits, self.clock, timers)
+        self.backlog = Backlog(self.roster, scheduling, self.gates)
         self.shares = self.backlog.shares
         self.routes = RouteTable(limits.spent_max)
         self.answers = Answers(effects, self.routes)
         self.outcomes = Outcomes(limits, timers, self.clock, self.routes, effects)
         self.streams = Streams(limits, effects, self.counters, self.routes, self.answers)
-        self.status = Status(self.clock, self.routes)
+        self.status = Status(self.clock, self.routes, self.gates)
         self.slots = Slots(self, json_slot_rest_ms)
         self.scheduled = Scheduled(self)
         self.stopping = Stopping(self, json_cancel=json_cancel)
@@ -156,6 +160,19 @@ class Dispatcher:
         if options.key:
             return self.shares.of_key(parent.principal if parent is not None else owner.principal, options.key)
         return parent.share if parent is not None else owner.share
+
+    def gate_for(self, kind: EligibilityClass, share: Share) -> Gate | None:
+        """What keeps a job from being dispatched, whatever is free: a limit of the operator that leaves no room. None: nothing."""
+        if not kind.limits:
+            return None
+        if self.gates.to_fill:
+            # What has been let go of in this step may be others' who have waited.
+            self.slots.fill()
+        return self.gates.shut(self.gates.of(kind.limits, kind.pipeline, share))
+
+    def worker_for(self, route: Route) -> Worker | None:
+        """Who may be given a job now, if anybody may."""
+        return route.kind.choose() if self.gate_for(route.kind, route.share) is None else None
 
     def _enter(self, route: Route, left_ms: int) -> None:
         self.routes.add(route)
@@ -218,7 +235,11 @@ class Dispatcher:
         """Send a job to the worker that it is bound to; `attempt` is what its frame says."""
         worker.pool.occupy(worker)
         route.share.began(1, self.clock.now)
-        if route.kind.as_json and worker.peer.dialect is not _JSON:
+        kind = route.kind
+        if kind.limits and route.assignment is not None:
+            gates = self.gates.of(kind.limits, kind.pipeline, route.share)
+            self.gates.passed(route.assignment, kind.pipeline, gates)
+        if kind.as_json and worker.peer.dialect is not _JSON:
             frame = to_binary(frame, attempt)
         if route.deadline:
             left_ms = max(1, min(NUMBER_MAX, int((route.deadline - self.clock.now) * 1000)))
@@ -355,12 +376,15 @@ class Dispatcher:
     # The end of a step
 
     def settle(self) -> None:
-        """What a step leads to for others: children of what ended are cancelled, senders of what was taken are credited."""
-        # Asked here, since hardly any step leads to either: this is done after each read.
+        """What a step leads to for others: children of what ended are cancelled, senders of what was taken are credited, jobs
+        that a limit held back get free slots."""
+        # Asked here, since hardly any step leads to any of them: this is done after each read.
         if self.family.doomed:
             self.family.settle()
         if self.streams.touched:
             self.streams.settle()
+        if self.gates.to_fill:
+            self.slots.fill()
 
     # Telling
 

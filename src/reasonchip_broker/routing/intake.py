@@ -4,6 +4,8 @@ The checks come in the order that `docs/reference/protocol.md` promises. RUNs th
 taken by `plain.py` before they come here.
 """
 
+from math import ceil
+
 from reasonchip_broker.limits import OPTIONS_CACHED_BYTES_MAX, OPTIONS_CACHED_MAX, Limits
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType, Role
@@ -12,12 +14,16 @@ from reasonchip_broker.protocol.json_v0 import run_meta
 from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.followers import may
+from reasonchip_broker.routing.gates import Gate
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import Known
 from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import Labels
 from reasonchip_broker.routing.route import Route, RouteState
-from reasonchip_broker.routing.status import not_served
+from reasonchip_broker.routing.status import limit_reached, not_served
+from reasonchip_broker.scheduling import WhenReached
+
+_RETRY_MS = 1000
 
 
 class Intake:
@@ -75,9 +81,12 @@ class Intake:
                 if self._has_room(peer, cookie, len(raw)):
                     self._take_for_later(dispatcher.open(cookie, peer, options, kind, left_ms, parent), raw)
                 return
+            gate = dispatcher.gate_for(kind, dispatcher.share_for(peer, options, parent)) if kind.limits else None
             pools = kind.pools
-            worker = pools[0].least_loaded() if len(pools) == 1 else kind.choose()
-            if worker is None and not self._may_wait(peer, cookie, options, kind, len(raw)):
+            worker = None
+            if gate is None:
+                worker = pools[0].least_loaded() if len(pools) == 1 else kind.choose()
+            if worker is None and not self._may_wait(peer, cookie, options, kind, gate, len(raw)):
                 return
             if worker is not None and not self._admits and options.is_simple:
                 dispatcher.run(cookie, peer, options, kind, worker, frame)
@@ -179,11 +188,9 @@ class Intake:
             self.refuse(peer, cookie, Code.BAD_PACKET, f"RUN: {too_far}")
             return None
         as_json = options.enc == ENCODING_JSON
-        known = (
-            options,
-            self.class_of(options.p, as_json, labels_of(options.need), labels_of(options.like)),
-            not as_json and not options.reply and not options.key and not options.like and options.is_simple,
-        )
+        kind = self.class_of(options.p, as_json, labels_of(options.need), labels_of(options.like))
+        is_plain = not as_json and not options.reply and not options.key and not options.like and not kind.limits
+        known = options, kind, is_plain and options.is_simple
         if options.delay:
             # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
             return known
@@ -203,10 +210,16 @@ class Intake:
         return kind
 
     def _may_wait(
-        self, peer: Peer, cookie: bytes, options: schemas.RunOptions, kind: EligibilityClass, frame_bytes: int
+        self,
+        peer: Peer,
+        cookie: bytes,
+        options: schemas.RunOptions,
+        kind: EligibilityClass,
+        gate: Gate | None,
+        frame_bytes: int,
     ) -> bool:
-        """Whether a job for which no slot is free may wait; if not, its client is told why."""
-        objection = self.objection_to_waiting(peer, options, kind)
+        """Whether a job for which no slot is free, or that a limit holds back, may wait; if not, its client is told why."""
+        objection = self.objection_to_waiting(peer, options, kind, gate)
         if objection is not None:
             self.refuse(peer, cookie, *objection)
             return False
@@ -223,22 +236,38 @@ class Intake:
             return False
         return True
 
-    def objection_to_waiting(self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass) -> tuple[Code, str] | None:
-        """With what a client is refused that does not want its job to wait; None, if it may."""
+    def objection_to_waiting(
+        self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass, gate: Gate | None
+    ) -> tuple[Code, str, int] | None:
+        """With what a client is refused whose job is not to wait, and for how many milliseconds; None, if it may."""
+        if gate is not None:
+            if gate.limit.when_reached is WhenReached.REFUSE:
+                return Code.OVERLOADED, limit_reached(gate, self._dispatcher.clock.now), self._opens_in_ms(gate)
+            if not options.queue or not peer.queues:
+                return Code.NO_CAPACITY, limit_reached(gate, self._dispatcher.clock.now), 0
         if options.queue and peer.queues:
-            return (Code.NOT_SERVED, not_served(kind)) if options.served and not kind.pools else None
+            return (Code.NOT_SERVED, not_served(kind), 0) if options.served and not kind.pools else None
         resting = sum(pool.resting for pool in kind.pools)
         if not peer.queues and self._dispatcher.backlog.waiting_for(kind.pools, resting) < resting:
             # A slot that only rests is as good as free, for as many jobs as there are such slots.
             return None
         if kind.pools or not peer.queues:
-            return Code.NO_CAPACITY, "No capacity available"
-        return Code.NOT_SERVED, not_served(kind)
+            return Code.NO_CAPACITY, "No capacity available", 0
+        return Code.NOT_SERVED, not_served(kind), 0
+
+    def _opens_in_ms(self, gate: Gate) -> int:
+        return max(_RETRY_MS, ceil((gate.opens_at - self._dispatcher.clock.now) * 1000))
 
     def wait(self, route: Route) -> None:
         """Queue a job for which no slot is free, and say so."""
         self._dispatcher.enqueue(route)
-        sentence = "every slot that serves this pipeline is taken" if route.kind.pools else f"{not_served(route.kind)} yet"
+        gate = self._dispatcher.gate_for(route.kind, route.share)
+        if not route.kind.pools:
+            sentence = f"{not_served(route.kind)} yet"
+        elif gate is not None:
+            sentence = limit_reached(gate, self._dispatcher.clock.now)
+        else:
+            sentence = "every slot that serves this pipeline is taken"
         self._answers.reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
 
     def schedule(self, route: Route) -> None:
@@ -247,15 +276,15 @@ class Intake:
         sentence = self._dispatcher.status.sentence(route)
         self._answers.reply(route.owner, PacketType.RUN, Code.SCHEDULED, sentence, route.cookie)
 
-    def turn_away(self, route: Route, code: Code, sentence: str) -> None:
+    def turn_away(self, route: Route, code: Code, sentence: str, retry_ms: int = 0) -> None:
         """A job that was being admitted is none after all: whoever follows it meanwhile hears of it what its owner does."""
         owner, cookie = route.owner, route.cookie
         followers = route.extras.followers if route.extras is not None else ()
         self._dispatcher.withdraw(route)
-        self.refuse(owner, cookie, code, sentence)
+        self.refuse(owner, cookie, code, sentence, retry_ms)
         for follower in followers:
             if follower.peer is not owner:
-                self._answers.reply(follower.peer, PacketType.RUN, code, sentence, cookie)
+                self._answers.reply(follower.peer, PacketType.RUN, code, sentence, cookie, retry_ms=retry_ms)
 
     def refuse(self, peer: Peer, cookie: bytes, code: Code, sentence: str, retry_ms: int = 0) -> None:
         self._dispatcher.counters.refused += 1

@@ -201,7 +201,7 @@ class PlainPath:
     def _pack(self, route: Route, packs: list[Pack], deadline: float) -> Pack | None:
         """Where the outcome of this job goes, and the next ones like it; None if it must be kept by itself."""
         owner, options = route.owner, route.options
-        if owner.unacknowledged is None or options.detach:
+        if owner.unacknowledged is None or options.detach or route.kind.limits:
             return None
         pack = owner.last_pack if owner.pack is None else None
         if pack is None or pack.deadline != deadline or not pack.goes_on(options):

@@ -65,10 +65,10 @@ class Scheduled:
         dispatcher.family.settle()
         if route.state is not _SCHEDULED:
             return
-        kind = route.kind = dispatcher.backlog.current(route.kind)
+        route.kind = dispatcher.backlog.current(route.kind)
         # A worker that registered meanwhile may say that it has it from another run of the broker.
         is_held = route.cookie in dispatcher.slots.reserved
-        worker = None if is_held else kind.choose()
+        worker = None if is_held else dispatcher.worker_for(route)
         if worker is None and not route.options.queue:
             sentence = "its time came, no slot was free, and the job was not to wait for one"
             dispatcher.fail(route, Code.QUEUE_TIMEOUT, sentence, may_have_run=False)

@@ -75,22 +75,33 @@ class Slots:
             self._dispatcher.roster.discard(pool)
             self._dispatcher.backlog.remove_pool(pool)
 
-    def _fill(self, worker: Worker) -> None:
-        """Give a worker waiting jobs until it is full, nothing waits, or its outbox would pass the mark."""
+    def fill(self) -> None:
+        """Jobs wait again that a limit had held back: give them the slots that are free."""
+        to_fill = self._dispatcher.gates.to_fill
+        while to_fill:
+            pool, _ = to_fill.popitem()
+            worker = pool.least_loaded()
+            while worker is not None and self._fill(worker):
+                worker = pool.least_loaded()
+
+    def _fill(self, worker: Worker) -> bool:
+        """Give a worker waiting jobs until it is full, nothing waits, or its outbox would pass the mark. Returns whether it was not
+        nothing."""
         dispatcher = self._dispatcher
         peer = worker.peer
         room = dispatcher.limits.outbox_bytes_mark
         while worker.busy < worker.capacity:
             route = dispatcher.backlog.pop_for(worker.pool, dispatcher.clock.now)
             if route is None:
-                return
+                return False
             room -= len(route.frame)
             dispatcher.dispatch(route, worker, route.frame)
             if room <= 0 and worker.busy < worker.capacity and worker.pool.turns.first(dispatcher.clock.now) is not None:
                 peer.congested = True
                 worker.pool.place(worker)
                 dispatcher.effects.writables.append(peer.link)
-                return
+                break
+        return True
 
     # A slot's ends
 
@@ -121,7 +132,10 @@ class Slots:
             worker.pool.vacate(worker)
 
     def given_back(self, assignment: Assignment) -> None:
-        """The slot of an assignment, if it has one, is no more the fairness key's whose it was."""
+        """An assignment is gone: its slot, if it has one, is no more the fairness key's whose it was, and no limit counts it."""
+        gates = self._dispatcher.gates
+        if gates.held:
+            gates.left(assignment)
         if assignment.share is not None and assignment.state in _TAKE_A_SLOT:
             self._count_back(assignment.share, 1)
 

@@ -10,6 +10,7 @@ from reasonchip_broker.protocol.schemas import JobStatus
 from reasonchip_broker.routing.assignment import AssignmentState
 from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.clock import Clock
+from reasonchip_broker.routing.gates import Gate, Gates
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
@@ -31,9 +32,10 @@ _STATES = {
 class Status:
     """Tells where jobs are."""
 
-    __slots__ = ("_clock", "_routes")
+    __slots__ = ("_clock", "_gates", "_routes")
 
-    def __init__(self, clock: Clock, routes: RouteTable) -> None:
+    def __init__(self, clock: Clock, routes: RouteTable, gates: Gates) -> None:
+        self._gates = gates
         self._clock = clock
         self._routes = routes
 
@@ -91,6 +93,8 @@ class Status:
             pools = route.kind.pools
             if not pools:
                 return Waiting.NOT_SERVED
+            if self._gate(route) is not None:
+                return Waiting.LIMIT_REACHED
             draining = all(worker.draining for pool in pools for worker in pool.workers)
             return Waiting.WORKERS_DRAINING if draining else Waiting.NO_FREE_SLOT
         parked = route.assignment is not None and route.assignment.state is AssignmentState.PARKED
@@ -98,9 +102,17 @@ class Status:
             return Waiting.SLOT_LENT_OUT
         return None
 
+    def _gate(self, route: Route) -> Gate | None:
+        """The limit that holds a job back that waits."""
+        kind = route.kind
+        return self._gates.shut(self._gates.of(kind.limits, kind.pipeline, route.share)) if kind.limits else None
+
     def sentence(self, route: Route) -> str:
         """The same for people."""
         why = self.why(route)
+        gate = self._gate(route) if why is Waiting.LIMIT_REACHED else None
+        if gate is not None:
+            return limit_reached(gate, self._clock.now)
         if why is Waiting.NO_FREE_SLOT:
             return self._slots(route.kind.pools, route.principal)
         if why is Waiting.NOT_DUE:
@@ -160,6 +172,16 @@ _SENTENCES = {
     Waiting.STALE_ATTEMPT: "a worker has not let go of an earlier attempt",
     Waiting.SLOT_LENT_OUT: "the job waits for something else, and has lent its slot out",
 }
+
+
+def limit_reached(gate: Gate, now: float) -> str:
+    """What is said of a job that a limit holds back."""
+    limit = gate.limit
+    about = f"the limit {limit.name!r} is reached"
+    if limit.concurrency is not None and gate.running >= limit.concurrency:
+        what = f"{gate.running} of at most {limit.concurrency} jobs run" if limit.concurrency else "no job may run"
+        return f"{about}: {what}"
+    return f"{about}: {limit.rate} jobs in {limit.period_s:g} s; the next may start in {max(0.01, gate.opens_at - now):.2f} s"
 
 
 def not_served(kind: EligibilityClass) -> str:

@@ -32,6 +32,7 @@ class TimerKind(IntEnum):
     ORPHAN = 11
     SESSION = 12
     SCHEDULED = 13
+    GATE = 14
 
 
 class Timer:

@@ -113,6 +113,10 @@ class Turns:
             self._enter_again(row, level, share.order(now), head.sequence)
         row.add(listing)
 
+    def drop(self, line: "Line") -> None:
+        """A line that is listed is not, from now on."""
+        del self.listings[line]
+
     def _enter(self, row: Row, level: int, order: float, sequence: int) -> None:
         entry = row.entry = (order, sequence, row.number, row)
         heappush(self._heaps[level], entry)

@@ -323,6 +323,11 @@ class SwitchboardDriver:
     def _last_admission(self, cookie: bytes) -> int:
         return max((number for asked, number in self.admissions if asked == cookie), default=0)
 
+    def configure(self, scheduling: Scheduling) -> None:
+        """The operator decides otherwise."""
+        self._settings["scheduling"] = scheduling
+        self._step("configure", None, scheduling)
+
     def drain(self) -> None:
         """The broker drains."""
         self._step("drain", None)

@@ -7,7 +7,7 @@ import pytest
 
 from reasonchip_broker.cli.settings import DEFAULTS, Settings, from_environment, from_file, layered, limits_from_flags
 from reasonchip_broker.limits import Limits
-from reasonchip_broker.scheduling import Scheduling
+from reasonchip_broker.scheduling import Limit, Per, Scheduling, WhenReached
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -144,6 +144,26 @@ def test_the_manual_lists_every_limit_with_its_default():
         assert f"| `{field.name}` | {f'{value:g}' if isinstance(value, float) else f'{value:,}'} |" in page
 
 
+def test_limits_by_key_are_tables_of_the_section_of_scheduling(tmp_path):
+    text = """
+        [[scheduling.limits]]
+        name = "models"
+        pipelines = ["llm.*", "chat"]
+        per = "key"
+        concurrency = 3
+        [[scheduling.limits]]
+        name = "starts"
+        rate = 100
+        period_s = 60
+        burst = 5
+        when_reached = "refuse"
+    """
+    models = Limit(name="models", pipelines=("llm.*", "chat"), per=Per.KEY, concurrency=3)
+    starts = Limit(name="starts", rate=100, period_s=60.0, burst=5, when_reached=WhenReached.REFUSE)
+    settings = layered(from_file(file(tmp_path, text)), DEFAULTS)
+    assert settings.checked_scheduling() == Scheduling(limits=(models, starts))
+
+
 def test_the_rules_of_scheduling_are_a_section_of_the_file(tmp_path):
     path = file(tmp_path, "[scheduling]\nageing_s = 30\n[scheduling.weights]\nbig = 3\n")
     assert layered(from_file(path), DEFAULTS).checked_scheduling() == Scheduling(ageing_s=30.0, weights={"big": 3.0})
@@ -157,6 +177,17 @@ def test_the_rules_of_scheduling_are_a_section_of_the_file(tmp_path):
         ('[scheduling]\nageing_s = "long"\n', "scheduling.ageing_s must be a number, not 'long'."),
         ("[scheduling]\nweights = 3\n", "scheduling.weights must be a table of numbers, not 3."),
         ("[scheduling.weights]\na = 0\n", "makes no sense: the weight of 'a' must be over 0"),
+        ("[scheduling]\nlimits = 3\n", "scheduling.limits must be a list of tables, each headed [[scheduling.limits]], not 3."),
+        (
+            "[[scheduling.limits]]\nper = 'tenant'\n",
+            "limits[0].per must be one of all, pipeline, principal, key, not 'tenant'.",
+        ),
+        (
+            "[[scheduling.limits]]\nconcurency = 3\n",
+            "limits[0]: there is no setting of a limit 'concurency'; did you mean concurrency?",
+        ),
+        ("[[scheduling.limits]]\nname='a'\nrate='5'\n", "limits[0].rate must be a whole number, not negative, not '5'."),
+        ("[[scheduling.limits]]\nconcurrency=3\n", "makes no sense: a limit needs a name"),
     ],
 )
 def test_a_mistake_in_the_rules_of_scheduling_is_told_in_one_line(tmp_path, text, error):

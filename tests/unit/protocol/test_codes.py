@@ -83,6 +83,7 @@ REASONS_TO_WAIT = {
     "not_due",
     "not_served",
     "no_free_slot",
+    "limit_reached",
     "workers_draining",
     "worker_disconnected",
     "between_attempts",

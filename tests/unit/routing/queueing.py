@@ -2,9 +2,12 @@
 
 from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.backlog import Backlog
+from reasonchip_broker.routing.clock import Clock
+from reasonchip_broker.routing.gates import Gates
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool, Roster
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.timers import Timers
 from reasonchip_broker.scheduling import Scheduling
 from tests.unit.routing.making import make_peer, make_route, make_worker
 
@@ -14,11 +17,20 @@ class Scene:
 
     def __init__(self, scheduling: Scheduling | None = None) -> None:
         self.roster = Roster()
-        self.backlog = Backlog(self.roster, scheduling or Scheduling())
+        self.clock = Clock()
+        scheduling = scheduling or Scheduling()
+        self.backlog = Backlog(self.roster, scheduling, Gates(scheduling.limits, self.clock, Timers()))
         self.count = 0
-        self.now = 0.0
         self.owner = make_peer()
         self.owner.share = self.backlog.shares.of_connection("", "usual")
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.clock.now = now
 
     def pool(self, *serves: str, dialect: Dialect = Dialect.BINARY) -> Pool:
         """A pool whose one worker has no slot free."""

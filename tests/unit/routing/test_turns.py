@@ -84,10 +84,10 @@ def test_ageing_can_be_switched_on_and_off_while_jobs_wait() -> None:
     pool = scene.pool("*")
     low, high = scene.push("a", priority=2), scene.push("a", priority=4)
     scene.now = 50.0
-    scene.backlog.configure(Scheduling(ageing_s=10.0), scene.now)
+    scene.backlog.configure(Scheduling(ageing_s=10.0), [], scene.now)
     later = scene.push("b", priority=8)
     assert scene.pop(pool) is high, "both have waited for five times as long, and are at 7 and 9"
-    scene.backlog.configure(Scheduling(), scene.now)
+    scene.backlog.configure(Scheduling(), [], scene.now)
     assert [scene.pop(pool), scene.pop(pool)] == [later, low]
 
 

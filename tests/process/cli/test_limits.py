@@ -1,0 +1,40 @@
+"""Limits by key in a real broker: declared in its file, told to who waits, changed by a signal."""
+
+import signal
+import uuid
+
+import pytest
+
+from tests.process.cli.program import Broker, Program, run
+
+pytestmark = pytest.mark.process
+
+RULES = """
+[[scheduling.limits]]
+name = "one at a time"
+pipelines = ["wa*"]
+concurrency = 1
+"""
+
+
+def test_a_job_beyond_a_limit_waits_is_told_so_and_runs_when_the_operator_lifts_the_limit(tmp_path, folder):
+    file = tmp_path / "broker.toml"
+    file.write_text(RULES)
+    cookies = [uuid.uuid4(), uuid.uuid4()]
+    with (
+        Broker(tmp_path / "log", "--config", file, "--log-level", "debug") as broker,
+        Program(tmp_path / "worker", "worker", "jobs", "--broker", broker.workers[0], cwd=folder),
+    ):
+        to = ("--broker", broker.clients[0])
+        broker.wait_for_event("worker registered")
+        for cookie in cookies:
+            run("run", "wait", "--detach", "--cookie", cookie, *to)
+        assert run("run", "greet", "--set", "name=Ada", *to).stdout == "Hello, Ada!\n"
+        waiting = run("status", cookies[1], *to).stdout
+        assert "the limit 'one at a time' is reached: 1 of at most 1 jobs run" in waiting, waiting
+        file.write_text("")
+        broker.send(signal.SIGHUP)
+        broker.wait_for_event("route dispatched", cookie=cookies[1].hex)
+        for cookie in cookies:
+            run("cancel", cookie, *to)
+            broker.wait_for_event("route over", cookie=cookie.hex)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from reasonchip_broker.limits import RULES_MAX, WEIGHT_MAX
+from reasonchip_broker.limits import RULES_MAX, WEIGHT_MAX, WORKER_CAPACITY_MAX
 
 
 class Per(StrEnum):
@@ -92,8 +92,18 @@ class Scheduling:
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of fairness keys, by what they are called: a principal, or the key that jobs name. 1 where nothing is said."""
 
+    slots: Mapping[str, int] = field(default_factory=dict)
+    """How many slots of a worker a job takes, by the name of its pipeline, or a glob (the first that fits). 1 where nothing is said."""
+
     limits: tuple[Limit, ...] = ()
     """All that are about a job hold for it."""
+
+    def slots_of(self, pipeline: str) -> int:
+        """How many slots a job of this pipeline takes."""
+        slots = self.slots.get(pipeline)
+        if slots is None:
+            slots = next((slots for pattern, slots in self.slots.items() if fnmatchcase(pipeline, pattern)), 1)
+        return slots
 
     def as_dict(self) -> dict[str, Any]:
         """All of them, by name."""
@@ -107,6 +117,15 @@ class Scheduling:
         for name, weight in self.weights.items():
             if not 0 < weight <= WEIGHT_MAX:
                 raise ValueError(f"the weight of {name!r} must be over 0 and at most {WEIGHT_MAX:,}, not {weight}")
+        for pattern, slots in self.slots.items():
+            if not 1 <= slots <= WORKER_CAPACITY_MAX:
+                raise ValueError(
+                    f"jobs of {pattern!r} must take at least 1 slot and at most {WORKER_CAPACITY_MAX:,}, not {slots}"
+                )
+        if len(self.slots) > RULES_MAX:
+            raise ValueError(
+                f"{len(self.slots)} kinds of jobs with slots of their own are too many, at most {RULES_MAX} are allowed"
+            )
         if len(self.limits) > RULES_MAX:
             raise ValueError(f"{len(self.limits)} limits are too many, at most {RULES_MAX} are allowed")
         names = [limit.name for limit in self.limits]

@@ -15,7 +15,7 @@ from reasonchip_broker.routing.assignment import Assignment
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.effects import Close, Effects, Link
-from reasonchip_broker.routing.gates import Gate
+from reasonchip_broker.routing.gates import LimitGate
 from reasonchip_broker.routing.intake import Intake
 from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.leases import Leases
@@ -136,8 +136,9 @@ class Switchboard:
     def free_slots(self, pipeline: str, *, as_json: bool = False) -> int:
         """How many jobs of a pipeline could be dispatched now."""
         free = 0
-        for pool in self._intake.class_of(pipeline, as_json).pools:
-            free += pool.free
+        kind = self._intake.class_of(pipeline, as_json)
+        for pool in kind.pools:
+            free += pool.room_for(kind.slots)
         return free
 
     # What the caller may say
@@ -215,6 +216,7 @@ class Switchboard:
             peer.congested = True
             if peer.worker is not None:
                 self._dispatcher.slots.availability_changed(peer.worker)
+                self._dispatcher.settle()
 
     def writable(self, peer: Peer, now: float) -> None:
         """A connection's outbox has room again."""
@@ -372,7 +374,7 @@ class Switchboard:
                 self._route_due(kind, subject)
         elif isinstance(subject, Session):
             self._dispatcher.sessions.due(subject)
-        elif isinstance(subject, Gate):
+        elif isinstance(subject, LimitGate):
             self._dispatcher.gates.due(subject)
 
     def _route_due(self, kind: TimerKind, route: Route) -> None:

@@ -14,9 +14,10 @@ from reasonchip_broker.limits import PRIORITY_DEFAULT
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.routing import dispatcher
 from reasonchip_broker.routing.attempts import Attempts
-from reasonchip_broker.routing.backlog import Backlog, EligibilityClass, Line
+from reasonchip_broker.routing.backlog import Backlog
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.leases import Leases
+from reasonchip_broker.routing.lines import EligibilityClass, Line
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState

@@ -16,6 +16,8 @@ def test_nothing_need_be_decided() -> None:
         ({"ageing_s": -1.0}, "ageing_s must not be below 0, not -1.0"),
         ({"weights": {"a": 0.0}}, "the weight of 'a' must be over 0 and at most 1,000,000, not 0.0"),
         ({"weights": {"a": 1.0, "b": 2e6}}, "the weight of 'b' must be over 0"),
+        ({"slots": {"a": 0}}, "jobs of 'a' must take at least 1 slot and at most 10,000, not 0"),
+        ({"slots": {f"a{n}": 1 for n in range(101)}}, "101 kinds of jobs with slots of their own are too many"),
         ({"limits": (Limit(name="a", rate=1), Limit(name="a", rate=2))}, "two limits are called 'a'"),
         ({"limits": tuple(Limit(name=f"{n}", rate=1) for n in range(101))}, "101 limits are too many, at most 100"),
     ],
@@ -46,3 +48,8 @@ def test_a_limit_that_makes_no_sense_is_refused_in_a_sentence(rules: dict[str, o
 def test_a_limit_is_about_pipelines_by_name_or_glob() -> None:
     limit = Limit(name="some", pipelines=("llm.*", "chat"), concurrency=1)
     assert [name for name in ("llm.a", "llm", "chat", "chats", "Chat") if limit.is_about(name)] == ["llm.a", "chat"]
+
+
+def test_how_many_slots_a_job_takes_is_said_by_name_or_by_the_first_glob_that_fits() -> None:
+    rules = Scheduling(slots={"train.*": 4, "*.small": 2, "train.small": 3})
+    assert [rules.slots_of(name) for name in ("train.big", "train.small", "eval.small", "eval")] == [4, 3, 2, 1]

@@ -37,6 +37,7 @@ _SCHEDULING_TYPES: dict[str, Any] = {
     "half_life_s": _NUMBERS[float],
     "ageing_s": _NUMBERS[float],
     "weights": Annotated[dict[str, float], Meta(description="a table of numbers")],
+    "slots": Annotated[dict[str, Annotated[int, Meta(ge=0)]], Meta(description="a table of whole numbers")],
     "limits": Annotated[list[dict[str, Any]], Meta(description="a list of tables, each headed [[scheduling.limits]]")],
 }
 _RULE_TYPES: dict[str, Any] = {

@@ -63,6 +63,8 @@ class Assignment(msgspec.Struct, eq=False):
     state: AssignmentState = AssignmentState.HELD
     timer: Timer | None = None
     """The grace that runs after a CANCEL, or the rest."""
+    slots: int = 1
+    """How many it takes."""
 
     def move(self, state: AssignmentState) -> None:
         """Take a step. Raises InternalError for one that `TRANSITIONS` does not have."""

@@ -14,107 +14,20 @@ taken, so that no timer is needed: whoever takes one first looks at which lines 
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
-from reasonchip_broker.routing.gates import Gate, Gates
-from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker, choose
+from reasonchip_broker.routing.gates import Gate, Gates, LimitGate
+from reasonchip_broker.routing.gathering import Gathering
+from reasonchip_broker.routing.lines import NEVER, EligibilityClass, Key, Line
+from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker, has_free
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Share, Shares
-from reasonchip_broker.scheduling import Limit, Scheduling
+from reasonchip_broker.scheduling import Scheduling
 
 _DEAD_MIN = 64
 _QUEUED = RouteState.QUEUED
 _TOP = PRIORITIES - 1
-Key: TypeAlias = tuple[str, bool, Labels, Labels]
-NEVER = float("inf")
-
-
-class Line:
-    """The waiting jobs of one class, priority and fairness key, oldest first."""
-
-    __slots__ = ("due_at", "gates", "kind", "level", "number", "parked", "priority", "queue", "share", "size")
-
-    def __init__(
-        self, number: int, kind: "EligibilityClass", priority: int, share: Share, gates: tuple[Gate, ...] = ()
-    ) -> None:
-        self.number = number
-        """Orders lines that tie; never used again."""
-        self.kind = kind
-        self.priority = priority
-        self.level = priority
-        """The priority that it counts for, with its age."""
-        self.share = share
-        self.queue: deque[Route] = deque()
-        """Among them some that have stopped waiting."""
-        self.size = 0
-        """How many wait."""
-        self.due_at = NEVER
-        """When its age is looked at next."""
-        self.gates = gates
-        """What its jobs have to pass."""
-        self.parked: dict[Pool, Gate] = {}
-        """Where it is parked instead of being listed in a pool. Kept by `gates`."""
-
-    def head(self) -> Route | None:
-        """The oldest job that waits."""
-        queue = self.queue
-        while queue:
-            if queue[0].state is _QUEUED:
-                return queue[0]
-            queue.popleft()
-        return None
-
-
-class EligibilityClass:
-    """The jobs of one pipeline and form of variables, with the same wishes: which pools may run them, and those that wait.
-
-    `need` are the labels that a worker must have, `like` those that it better has; `limits` are those of the operator.
-    """
-
-    __slots__ = ("as_json", "like", "limits", "lines", "need", "number", "pipeline", "pools", "size")
-
-    def __init__(
-        self,
-        number: int,
-        pipeline: str,
-        as_json: bool,
-        pools: list[Pool],
-        need: Labels = (),
-        like: Labels = (),
-        limits: tuple[Limit, ...] = (),
-    ) -> None:
-        self.limits = limits
-        self.need = need
-        self.like = like
-        self.number = number
-        self.pipeline = pipeline
-        self.as_json = as_json
-        self.pools = pools
-        self.lines: dict[tuple[int, Share], Line] = {}
-        """Its lines in which a job waits, by priority and key."""
-        self.size = 0
-        """How many of its jobs wait."""
-
-    @property
-    def key(self) -> Key:
-        """By which it is found."""
-        return self.pipeline, self.as_json, self.need, self.like
-
-    def choose(self) -> Worker | None:
-        """A worker with a free slot, or None: one of those with the most labels that are liked, and of those the least loaded. O(number
-        of pools)."""
-        if not self.like:
-            return choose(self.pools)
-        best: list[Pool] = []
-        most = -1
-        for pool in self.pools:
-            matches = pool.matches(self.like)
-            if matches >= most and pool.least_loaded() is not None:
-                best = [*best, pool] if matches == most else [pool]
-                most = matches
-        return choose(best) if best else None
 
 
 class Backlog:
@@ -129,6 +42,7 @@ class Backlog:
         "_forget_at",
         "_numbers",
         "_roster",
+        "_scheduling",
         "bytes",
         "epoch",
         "gates",
@@ -140,6 +54,7 @@ class Backlog:
         self._roster = roster
         self.gates = gates
         self.shares = Shares(scheduling)
+        self._scheduling = scheduling
         self._ageing_s = scheduling.ageing_s
         self._ages: list[tuple[float, int, Line]] = []
         """When the first job of a line comes of age, and counts for more."""
@@ -163,10 +78,17 @@ class Backlog:
             if len(self._classes) >= self._forget_at:
                 self._forget_idle()
             self._numbers += 1
-            pools = [pool for pool in self._roster.pools.values() if pool.serves(pipeline, as_json, need)]
-            limits = self.gates.limits_about(pipeline)
-            kind = self._classes[key] = EligibilityClass(self._numbers, pipeline, as_json, pools, need, like, limits)
+            kind = self._classes[key] = EligibilityClass(self._numbers, pipeline, as_json, [], need, like)
+            self._rule(kind)
+            kind.pools = self._pools_of(kind)
         return kind
+
+    def _rule(self, kind: EligibilityClass) -> None:
+        kind.ruled(self.gates.limits_about(kind.pipeline), self._scheduling.slots_of(kind.pipeline))
+
+    def _pools_of(self, kind: EligibilityClass) -> list[Pool]:
+        pools = self._roster.pools.values()
+        return [pool for pool in pools if pool.serves(kind.pipeline, kind.as_json, kind.need, kind.slots)]
 
     def _forget_idle(self) -> None:
         self._classes = {key: kind for key, kind in self._classes.items() if kind.size}
@@ -177,7 +99,7 @@ class Backlog:
     def add_pool(self, pool: Pool, now: float) -> None:
         """A new offer: tell the classes that it serves."""
         for kind in self._classes.values():
-            if pool.serves(kind.pipeline, kind.as_json, kind.need):
+            if pool.serves(kind.pipeline, kind.as_json, kind.need, kind.slots):
                 kind.pools.append(pool)
                 for line in kind.lines.values():
                     self._list(line, pool, now)
@@ -218,9 +140,16 @@ class Backlog:
 
     def _list(self, line: Line, pool: Pool, now: float) -> None:
         """Let a pool know that a line waits for it, in its present level."""
-        if not line.gates:
+        kind = line.kind
+        if not kind.special:
             pool.turns.add(line, now)
             return
+        if kind.slots > 1:
+            if pool.gathering is None:
+                pool.gathering = Gathering(pool, self.gates)
+            if pool.least_loaded() is not None:
+                # Nobody has enough, or it would not wait: then the one with most of them gathers.
+                self.gates.to_fill[pool] = None
         gate = self.gates.shut(line.gates)
         if gate is None:
             self.gates.enlist(line, pool)
@@ -229,25 +158,36 @@ class Backlog:
 
     def _drop_line(self, line: Line) -> None:
         """Nothing waits in it any more. What pools say of it is dropped when it comes up, unless gates count it."""
-        if line.gates:
+        if line.kind.special:
             self.gates.emptied(line, line.kind.pools)
         line.queue.clear()
         del line.kind.lines[line.priority, line.share]
         del line.share.lines[line]
 
-    def pop_for(self, pool: Pool, now: float) -> Route | None:
-        """Take the job whose turn it is among those that workers of this pool may run; its caller moves it on from QUEUED."""
+    def pop_for(self, worker: Worker, now: float) -> Route | None:
+        """Take the job whose turn it is among those that this worker may run, which has a free slot; the caller moves it on from
+        QUEUED, and gives it what it takes."""
         if self._ages:
             self._promote(now)
+        pool = worker.pool
+        gathering = pool.gathering
+        if gathering is not None:
+            gathering.look(worker.free)
         line = pool.turns.first(now)
-        while line is not None and line.gates:
-            gate = self.gates.shut(line.gates)
+        while line is not None and line.kind.special:
+            gate: Gate | None = self.gates.shut(line.gates)
+            if gate is None and gathering is not None and line.kind.slots > worker.free:
+                if gathering.claim(worker, line):
+                    return None
+                gate = gathering.gate(line.kind.slots)
             if gate is None:
                 break
             self.gates.park(line, pool, gate)
             line = pool.turns.first(now)
         if line is None:
             return None
+        if gathering is not None and gathering.worker is not None:
+            gathering.takes(worker, line)
         pool.turns.had(line, now)
         route = line.queue.popleft()
         self._forget(line, route)
@@ -323,19 +263,26 @@ class Backlog:
         """Other rules hold from now on, also for these jobs, which run already."""
         self._ageing_s = scheduling.ageing_s
         self._ages = []
+        self._scheduling = scheduling
         self.shares.configure(scheduling, now)
-        gates = self.gates
+        gates, pools = self.gates, self._roster.pools.values()
+        for pool in pools:
+            if pool.gathering is not None:
+                pool.gathering.reset()
         gates.configure(scheduling.limits, running)
         for route in running:
             # Its class may have been forgotten meanwhile.
-            route.kind.limits = gates.limits_about(route.kind.pipeline)
+            self._rule(route.kind)
         for kind in self._classes.values():
-            kind.limits = gates.limits_about(kind.pipeline)
+            for line in kind.lines.values():
+                for pool in kind.pools:
+                    pool.turns.listings.pop(line, None)
+            self._rule(kind)
+            kind.pools = self._pools_of(kind)
             for line in kind.lines.values():
                 line.level, line.due_at, line.parked = line.priority, NEVER, {}
                 line.gates = gates.of_line(kind.limits, kind.pipeline, line.share)
                 for pool in kind.pools:
-                    pool.turns.listings.pop(line, None)
                     self._list(line, pool, now)
                 head = line.head()
                 if head is not None:
@@ -347,15 +294,15 @@ class Backlog:
         if factor != 1.0:
             for pool in self._roster.pools.values():
                 pool.turns.rescaled(factor)
-            self.gates.rescaled(factor)
+            self.gates.rescaled(list(self._roster.pools.values()), factor)
 
     def current(self, kind: EligibilityClass) -> EligibilityClass:
         """The class that stands for this one's jobs now: classes without a waiting job are forgotten once there are too many."""
         known = self._classes.get(kind.key)
         if known is None:
             # Taken up again as it is; to look for room here would change what others have looked up.
-            kind.pools = [pool for pool in self._roster.pools.values() if pool.serves(*kind.key[:3])]
-            kind.limits = self.gates.limits_about(kind.pipeline)
+            self._rule(kind)
+            kind.pools = self._pools_of(kind)
             known = self._classes[kind.key] = kind
         return known
 
@@ -395,7 +342,7 @@ class Backlog:
             if kind.size or kind.lines:
                 jobs += kind.size
                 size += _check_lines(kind)
-        self.gates.invariants([line for kind in self._classes.values() for line in kind.lines.values()])
+        self.gates.invariants([line for kind in self._classes.values() for line in kind.lines.values()], pools)
         if jobs != self.jobs or size != self.bytes:
             raise InternalError(f"the backlog counts {self.jobs} jobs and {self.bytes} bytes, and has {jobs} of {size}")
 
@@ -403,7 +350,7 @@ class Backlog:
         """A class knows the pools that serve it, each once, and no others."""
         known, serving = kind.pools, 0
         for pool in self._roster.pools.values():
-            if pool.serves(kind.pipeline, kind.as_json, kind.need):
+            if pool.serves(kind.pipeline, kind.as_json, kind.need, kind.slots):
                 serving += 1
                 if pool not in known:
                     raise InternalError("a class lacks a pool that serves it")
@@ -416,7 +363,7 @@ def _check_lines(kind: EligibilityClass) -> int:
     bytes of those jobs. Drops nothing from a queue, as `head` does: who looks changes nothing."""
     jobs = size = 0
     pools = kind.pools
-    full = [not pool.free for pool in pools]
+    full = [not has_free(pool.least_loaded(), kind.slots) for pool in pools]
     for line in kind.lines.values():
         waiting = [route for route in line.queue if route.state is _QUEUED]
         if not waiting or len(waiting) != line.size or line not in line.share.lines:
@@ -425,10 +372,12 @@ def _check_lines(kind: EligibilityClass) -> int:
             size += len(route.frame)
         for pool, is_full in zip(pools, full, strict=True):
             gate = line.parked.get(pool)
-            if not is_full and (gate is None or not gate.is_shut):
+            if not is_full and not (isinstance(gate, LimitGate) and gate.is_shut):
                 raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
+            if kind.slots > 1 and gate is None and pool.least_loaded() is not None and not _is_gathered(pool):
+                raise InternalError("a worker has too few slots for a job that waits, and nobody gathers them")
             if gate is not None:
-                if gate not in line.gates or line not in gate.parked[pool].listings or line in pool.turns.listings:
+                if gate not in line.gates_of(pool) or line not in gate.parked[pool].listings or line in pool.turns.listings:
                     raise InternalError("a line is not parked where it says")
                 continue
             listing = pool.turns.listings.get(line)
@@ -438,3 +387,7 @@ def _check_lines(kind: EligibilityClass) -> int:
     if jobs != kind.size:
         raise InternalError(f"a class counts {kind.size} waiting jobs, and its lines {jobs}")
     return size
+
+
+def _is_gathered(pool: Pool) -> bool:
+    return pool.gathering is not None and pool.gathering.worker is not None

@@ -14,14 +14,15 @@ from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.attempts import Attempts
-from reasonchip_broker.routing.backlog import Backlog, EligibilityClass
+from reasonchip_broker.routing.backlog import Backlog
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.effects import Effects, Outcome
 from reasonchip_broker.routing.extras import Extras
 from reasonchip_broker.routing.family import Family
 from reasonchip_broker.routing.followers import Followers
-from reasonchip_broker.routing.gates import Gate, Gates
+from reasonchip_broker.routing.gates import Gates, LimitGate
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.roster import Roster, Worker
@@ -161,7 +162,7 @@ class Dispatcher:
             return self.shares.of_key(parent.principal if parent is not None else owner.principal, options.key)
         return parent.share if parent is not None else owner.share
 
-    def gate_for(self, kind: EligibilityClass, share: Share) -> Gate | None:
+    def gate_for(self, kind: EligibilityClass, share: Share) -> LimitGate | None:
         """What keeps a job from being dispatched, whatever is free: a limit of the operator that leaves no room. None: nothing."""
         if not kind.limits:
             return None
@@ -219,7 +220,11 @@ class Dispatcher:
         route.move(_DISPATCHED)
         route.frame = frame if route.options.att > 1 else b""
         route.attempt += 1
-        assignment = Assignment(worker, route.cookie, route.attempt, route.share)
+        slots = route.kind.slots
+        if slots > 1 and route.extras is None:
+            # Whatever the operator may say of such jobs later, this one is never taken for a plain job, which has one slot.
+            self.streams.extras_of(route)
+        assignment = Assignment(worker, route.cookie, route.attempt, route.share, slots=slots)
         route.assignment = worker.assignments[route.cookie] = assignment
         self._hand_over(route, worker, frame, 1 if is_json(frame) else attempt_of(frame))
         extras = route.extras
@@ -233,9 +238,10 @@ class Dispatcher:
 
     def _hand_over(self, route: Route, worker: Worker, frame: bytes, attempt: int) -> None:
         """Send a job to the worker that it is bound to; `attempt` is what its frame says."""
-        worker.pool.occupy(worker)
-        route.share.began(1, self.clock.now)
         kind = route.kind
+        slots = route.assignment.slots if route.assignment is not None else 1
+        worker.pool.occupy(worker, slots)
+        route.share.began(slots, self.clock.now)
         if kind.limits and route.assignment is not None:
             gates = self.gates.of(kind.limits, kind.pipeline, route.share)
             self.gates.passed(route.assignment, kind.pipeline, gates)

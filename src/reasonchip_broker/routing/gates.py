@@ -12,6 +12,7 @@ still running, and a job that has lent its slot out will go on.
 How often jobs start is kept by the generic cell rate algorithm (ITU-T I.371), which is a token bucket with a single number: the time at
 which it is full."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from reasonchip_broker.errors import InternalError
@@ -26,48 +27,50 @@ from reasonchip_broker.routing.turns import Turns
 from reasonchip_broker.scheduling import Limit, Per
 
 if TYPE_CHECKING:
-    from reasonchip_broker.routing.backlog import Line
+    from reasonchip_broker.routing.lines import Line
     from reasonchip_broker.routing.route import Route
 
 _LONG_AGO = float("-inf")
 Key: TypeAlias = tuple[str, ...]
-Passed: TypeAlias = "tuple[str, tuple[Gate, ...]]"
+Passed: TypeAlias = "tuple[str, tuple[LimitGate, ...]]"
 """A job's pipeline, and its gates."""
 _NOTHING: Passed = "", ()
 
 
 class Gate:
-    """One count of one limit."""
+    """What lines have to pass, and where they are parked while they may not."""
 
-    __slots__ = (
-        "_every_s",
-        "_full_at",
-        "_most",
-        "_spread_s",
-        "is_shut",
-        "limit",
-        "lines",
-        "listed",
-        "opens_at",
-        "parked",
-        "running",
-        "timer",
-    )
+    __slots__ = ("is_shut", "listed", "parked")
 
-    def __init__(self, limit: Limit) -> None:
-        self.limit = limit
-        self.running = 0
-        """Jobs that have passed it, and of which their worker has not let go."""
-        self.is_shut = limit.concurrency == 0
-        """Whether no job may pass. Beyond what the numbers say, until whoever is parked was given their turn."""
-        self.opens_at = _LONG_AGO
-        """When the rate lets the next job pass."""
-        self.lines = 0
-        """Lines whose jobs have to pass it."""
+    def __init__(self) -> None:
+        self.is_shut = False
+        """Whether no job may pass."""
         self.parked: dict[Pool, Turns] = {}
         """Lines that are not listed in a pool, since it was shut when they came up."""
         self.listed: dict[Pool, int] = {}
         """How many lines of this gate are listed in a pool."""
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether a line is parked at it."""
+        return any(turns.listings for turns in self.parked.values())
+
+
+class LimitGate(Gate):
+    """One count of one limit. Shut beyond what the numbers say, until whoever is parked was given their turn."""
+
+    __slots__ = ("_every_s", "_full_at", "_most", "_spread_s", "limit", "lines", "opens_at", "running", "timer")
+
+    def __init__(self, limit: Limit) -> None:
+        super().__init__()
+        self.limit = limit
+        self.running = 0
+        """Jobs that have passed it, and of which their worker has not let go."""
+        self.is_shut = limit.concurrency == 0
+        self.opens_at = _LONG_AGO
+        """When the rate lets the next job pass."""
+        self.lines = 0
+        """Lines whose jobs have to pass it."""
         self.timer: Timer | None = None
         """When it opens by itself; runs only while something is parked."""
         self._most = limit.concurrency
@@ -91,11 +94,6 @@ class Gate:
         """Whether it would be the same if it were made anew."""
         return not self.running and not self.lines and now >= self._full_at
 
-    @property
-    def has_parked(self) -> bool:
-        """Whether a line is parked at it."""
-        return any(turns.listings for turns in self.parked.values())
-
 
 class Gates:
     """All gates."""
@@ -106,7 +104,7 @@ class Gates:
         self._clock = clock
         self._timers = timers
         self._limits = limits
-        self._gates: dict[Key, Gate] = {}
+        self._gates: dict[Key, LimitGate] = {}
         self._sweep_at = GATES_KNOWN_MAX
         self.held: dict[Assignment, Passed] = {}
         """What each job has passed that counts."""
@@ -117,7 +115,7 @@ class Gates:
         """The limits that jobs of a pipeline have to keep."""
         return tuple(limit for limit in self._limits if limit.is_about(pipeline))
 
-    def of(self, limits: tuple[Limit, ...], pipeline: str, share: Share) -> tuple[Gate, ...]:
+    def of(self, limits: tuple[Limit, ...], pipeline: str, share: Share) -> tuple[LimitGate, ...]:
         """The gates of a job, in the order of the limits."""
         if len(self._gates) >= self._sweep_at:
             self._forget_idle()
@@ -126,7 +124,7 @@ class Gates:
             key = _key(limit, pipeline, share)
             gate = self._gates.get(key)
             if gate is None:
-                gate = self._gates[key] = Gate(limit)
+                gate = self._gates[key] = LimitGate(limit)
             gates.append(gate)
         return tuple(gates)
 
@@ -140,14 +138,14 @@ class Gates:
         # Doubled, so that the work stays O(1) a gate even where none of them is idle.
         self._sweep_at = max(GATES_KNOWN_MAX, 2 * len(self._gates))
 
-    def of_line(self, limits: tuple[Limit, ...], pipeline: str, share: Share) -> tuple[Gate, ...]:
+    def of_line(self, limits: tuple[Limit, ...], pipeline: str, share: Share) -> tuple[LimitGate, ...]:
         """The same of a line, which refers to them until it is `emptied`."""
         gates = self.of(limits, pipeline, share)
         for gate in gates:
             gate.lines += 1
         return gates
 
-    def shut(self, gates: tuple[Gate, ...]) -> Gate | None:
+    def shut(self, gates: tuple[LimitGate, ...]) -> LimitGate | None:
         """The first of these gates that is shut, or None if a job may pass all of them."""
         now = self._clock.now
         for gate in gates:
@@ -160,14 +158,14 @@ class Gates:
 
     # Jobs
 
-    def passed(self, assignment: Assignment, pipeline: str, gates: tuple[Gate, ...]) -> None:
+    def passed(self, assignment: Assignment, pipeline: str, gates: tuple[LimitGate, ...]) -> None:
         """A job was dispatched, and counts from now on."""
         self.held[assignment] = pipeline, gates
         pool = assignment.worker.pool
         for gate in gates:
             gate.passed(self._clock.now)
             if not gate.is_shut:
-                self._list_next(gate, pool)
+                self.list_next(gate, pool)
             elif gate.has_parked:
                 self._watch(gate)
 
@@ -180,25 +178,25 @@ class Gates:
 
     # Opening
 
-    def _watch(self, gate: Gate) -> None:
+    def _watch(self, gate: LimitGate) -> None:
         """Something waits at a gate that is shut: if time will open it, look again by then."""
         if gate.timer is None and gate.opens_at > self._clock.now:
             gate.timer = self._timers.arm(TimerKind.GATE, gate, gate.opens_at)
 
-    def due(self, gate: Gate) -> None:
+    def due(self, gate: LimitGate) -> None:
         """The timer of a gate went off."""
         gate.timer = None
         if gate.is_shut:
             self._try_to_open(gate)
 
-    def _try_to_open(self, gate: Gate) -> None:
+    def _try_to_open(self, gate: LimitGate) -> None:
         if gate.may_pass(self._clock.now):
             gate.is_shut = False
             if gate.timer is not None:
                 self._timers.disarm(gate.timer)
                 gate.timer = None
             for pool in list(gate.parked):
-                self._list_next(gate, pool)
+                self.list_next(gate, pool)
 
     # Lines
 
@@ -215,7 +213,11 @@ class Gates:
         if turns is None:
             turns = gate.parked[pool] = Turns()
         turns.add(line, now)
-        self._watch(gate)
+        if isinstance(gate, LimitGate):
+            self._watch(gate)
+            gathering = pool.gathering
+            if gathering is not None and gathering.line is line:
+                gathering.end()
 
     def enlist(self, line: "Line", pool: Pool) -> None:
         """A line is listed in a pool, as far as the gates are concerned."""
@@ -223,23 +225,23 @@ class Gates:
         if before is not None:
             before.parked[pool].drop(line)
         if line not in pool.turns.listings:
-            for gate in line.gates:
+            for gate in line.gates_of(pool):
                 gate.listed[pool] = gate.listed.get(pool, 0) + 1
         pool.turns.add(line, self._clock.now)
 
     def _unlist(self, line: "Line", pool: Pool) -> None:
         """A line is listed in a pool no longer: another one may be, where a gate is open."""
         pool.turns.drop(line)
-        for gate in line.gates:
+        for gate in line.gates_of(pool):
             left = gate.listed[pool] - 1
             if left:
                 gate.listed[pool] = left
                 continue
             del gate.listed[pool]
             if not gate.is_shut:
-                self._list_next(gate, pool)
+                self.list_next(gate, pool)
 
-    def _list_next(self, gate: Gate, pool: Pool) -> None:
+    def list_next(self, gate: Gate, pool: Pool) -> None:
         """List the best line again that is parked at an open gate, if there is one."""
         turns = gate.parked.get(pool)
         line = turns.first(self._clock.now) if turns is not None and turns.listings else None
@@ -253,16 +255,18 @@ class Gates:
         parked, line.parked = line.parked, {}
         for gate in line.gates:
             gate.lines -= 1
-        for pool, gate in parked.items():
-            gate.parked[pool].drop(line)
+        for pool, at in parked.items():
+            at.parked[pool].drop(line)
         for pool in pools:
             if pool not in parked:
                 self._unlist(line, pool)
+            if pool.gathering is not None and pool.gathering.line is line:
+                pool.gathering.end()
 
     def pool_gone(self, pool: Pool) -> None:
         """An offer that nobody makes any more."""
         self.to_fill.pop(pool, None)
-        for gate in self._gates.values():
+        for gate in self._all([pool]):
             gate.listed.pop(pool, None)
             turns = gate.parked.pop(pool, None)
             if turns is not None:
@@ -270,11 +274,17 @@ class Gates:
                     line.parked.pop(pool, None)
                 turns.close()
 
-    def rescaled(self, factor: float) -> None:
+    def rescaled(self, pools: "list[Pool]", factor: float) -> None:
         """All shares count in other units from now on."""
-        for gate in self._gates.values():
+        for gate in self._all(pools):
             for turns in gate.parked.values():
                 turns.rescaled(factor)
+
+    def _all(self, pools: "list[Pool]") -> "Iterator[Gate]":
+        yield from self._gates.values()
+        for pool in pools:
+            if pool.gathering is not None:
+                yield from pool.gathering.gates.values()
 
     def configure(self, limits: tuple[Limit, ...], running: "list[Route]") -> None:
         """Other limits hold from now on, also for these jobs, which run already. Of limits that are as they were, what has started
@@ -304,9 +314,9 @@ class Gates:
         for gate in self._gates.values():
             gate.is_shut = not gate.may_pass(self._clock.now)
 
-    def invariants(self, lines: "list[Line]") -> None:
+    def invariants(self, lines: "list[Line]", pools: "list[Pool]") -> None:
         """Raise InternalError if a gate counts what is not so. `lines` are all in which a job waits."""
-        running: dict[Gate, int] = {}
+        running: dict[LimitGate, int] = {}
         for _, gates in self.held.values():
             for gate in gates:
                 running[gate] = running.get(gate, 0) + 1
@@ -318,23 +328,25 @@ class Gates:
                 if at is not None:
                     parked[at, pool] = parked.get((at, pool), 0) + 1
                 else:
-                    for gate in line.gates:
-                        listed[gate, pool] = listed.get((gate, pool), 0) + 1
-        for gate in self._gates.values():
-            if gate.running != running.get(gate, 0):
-                raise InternalError(f"the limit {gate.limit.name!r} counts {gate.running} jobs, and has {running.get(gate, 0)}")
-            for pool in gate.parked.keys() | gate.listed.keys():
-                self._check(gate, pool, parked.get((gate, pool), 0), listed.get((gate, pool), 0))
-            if gate.is_shut and gate.has_parked and gate.may_pass(self._clock.now) and gate.timer is None:
-                raise InternalError(f"the limit {gate.limit.name!r} stays shut, and nothing will open it")
+                    for passed in line.gates_of(pool):
+                        listed[passed, pool] = listed.get((passed, pool), 0) + 1
+        for counted in self._gates.values():
+            name, found = counted.limit.name, running.get(counted, 0)
+            if counted.running != found:
+                raise InternalError(f"the limit {name!r} counts {counted.running} jobs, and has {found}")
+            if counted.is_shut and counted.has_parked and counted.may_pass(self._clock.now) and counted.timer is None:
+                raise InternalError(f"the limit {name!r} stays shut, and nothing will open it")
+        for other in self._all(pools):
+            self._check(other, parked, listed)
 
     @staticmethod
-    def _check(gate: Gate, pool: Pool, parked: int, listed: int) -> None:
-        turns = gate.parked.get(pool)
-        if parked != (len(turns.listings) if turns is not None else 0) or listed != gate.listed.get(pool, 0):
-            raise InternalError(f"the limit {gate.limit.name!r} does not know which lines wait for it")
-        if parked and not listed and not gate.is_shut:
-            raise InternalError(f"the limit {gate.limit.name!r} is open, and nobody is told")
+    def _check(gate: Gate, parked: "dict[tuple[Gate, Pool], int]", listed: "dict[tuple[Gate, Pool], int]") -> None:
+        for pool in gate.parked.keys() | gate.listed.keys():
+            turns, waits, comes = gate.parked.get(pool), parked.get((gate, pool), 0), listed.get((gate, pool), 0)
+            if waits != (len(turns.listings) if turns is not None else 0) or comes != gate.listed.get(pool, 0):
+                raise InternalError("a gate does not know which lines wait for it")
+            if waits and not comes and not gate.is_shut:
+                raise InternalError("a gate is open, and nobody is told")
 
 
 def _key(limit: Limit, pipeline: str, share: Share) -> Key:

@@ -11,10 +11,10 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import HEADER_BYTES, Frame
 from reasonchip_broker.protocol.json_v0 import run_meta
-from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.dispatcher import Dispatcher
 from reasonchip_broker.routing.followers import may
-from reasonchip_broker.routing.gates import Gate
+from reasonchip_broker.routing.gates import LimitGate
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import Known
 from reasonchip_broker.routing.requests import Requests
@@ -85,10 +85,10 @@ class Intake:
             pools = kind.pools
             worker = None
             if gate is None:
-                worker = pools[0].least_loaded() if len(pools) == 1 else kind.choose()
+                worker = pools[0].least_loaded() if len(pools) == 1 and not kind.special else kind.choose()
             if worker is None and not self._may_wait(peer, cookie, options, kind, gate, len(raw)):
                 return
-            if worker is not None and not self._admits and options.is_simple:
+            if worker is not None and not self._admits and options.is_simple and kind.slots == 1:
                 dispatcher.run(cookie, peer, options, kind, worker, frame)
                 self._dispatched(peer, cookie, options)
                 return
@@ -189,7 +189,7 @@ class Intake:
             return None
         as_json = options.enc == ENCODING_JSON
         kind = self.class_of(options.p, as_json, labels_of(options.need), labels_of(options.like))
-        is_plain = not as_json and not options.reply and not options.key and not options.like and not kind.limits
+        is_plain = not as_json and not options.reply and not options.key and not options.like and not kind.special
         known = options, kind, is_plain and options.is_simple
         if options.delay:
             # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
@@ -215,7 +215,7 @@ class Intake:
         cookie: bytes,
         options: schemas.RunOptions,
         kind: EligibilityClass,
-        gate: Gate | None,
+        gate: LimitGate | None,
         frame_bytes: int,
     ) -> bool:
         """Whether a job for which no slot is free, or that a limit holds back, may wait; if not, its client is told why."""
@@ -237,7 +237,7 @@ class Intake:
         return True
 
     def objection_to_waiting(
-        self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass, gate: Gate | None
+        self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass, gate: LimitGate | None
     ) -> tuple[Code, str, int] | None:
         """With what a client is refused whose job is not to wait, and for how many milliseconds; None, if it may."""
         if gate is not None:
@@ -255,7 +255,7 @@ class Intake:
             return Code.NO_CAPACITY, "No capacity available", 0
         return Code.NOT_SERVED, not_served(kind), 0
 
-    def _opens_in_ms(self, gate: Gate) -> int:
+    def _opens_in_ms(self, gate: LimitGate) -> int:
         return max(_RETRY_MS, ceil((gate.opens_at - self._dispatcher.clock.now) * 1000))
 
     def wait(self, route: Route) -> None:

@@ -39,7 +39,7 @@ def check(dispatcher: Dispatcher) -> None:
         for worker in pool.workers:
             if worker.assignments:
                 held += _check_assignments(worker, table, reserved, running)
-            if worker.resuming and worker.busy < worker.capacity:
+            if worker.resuming and worker.free >= worker.resuming[0].slots:
                 raise InternalError("a job waits for its slot although one is free")
     for session in dispatcher.sessions.suspended.values():
         held += _check_assignments(session.worker, table, reserved, running)
@@ -57,7 +57,7 @@ def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, 
             raise InternalError("an assignment is filed in the wrong place")
         state = assignment.state
         if state is _HELD or state is _WITHHELD:
-            running[assignment.share] = running.get(assignment.share, 0) + 1
+            running[assignment.share] = running.get(assignment.share, 0) + assignment.slots
         if state is _HELD or state is _PARKED:
             held += 1
             route = table.peek(cookie)

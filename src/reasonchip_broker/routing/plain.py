@@ -14,8 +14,8 @@ from reasonchip_broker.protocol.codes import NO_COOKIE, PacketType
 from reasonchip_broker.protocol.frames import HEADER_BYTES, Frame
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
-from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.dispatcher import Dispatcher
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import ELSE, Peer, PeerState
 from reasonchip_broker.routing.roster import Pool, Worker, take
@@ -201,7 +201,7 @@ class PlainPath:
     def _pack(self, route: Route, packs: list[Pack], deadline: float) -> Pack | None:
         """Where the outcome of this job goes, and the next ones like it; None if it must be kept by itself."""
         owner, options = route.owner, route.options
-        if owner.unacknowledged is None or options.detach or route.kind.limits:
+        if owner.unacknowledged is None or options.detach or route.kind.special:
             return None
         pack = owner.last_pack if owner.pack is None else None
         if pack is None or pack.deadline != deadline or not pack.goes_on(options):

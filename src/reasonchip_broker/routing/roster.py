@@ -1,10 +1,10 @@
 """The workers: what each serves, how much it can take, and which of them gets the next job.
 
-Workers with the same offer (the same patterns, labels and dialect) share a *pool*, and an eligibility class knows its pools, so the
-question "who may run this?" is never asked of single workers. Within a pool, workers with a free slot queue in one of 64 levels by
-the share of their slots that is taken. The next job goes to the first worker of the lowest level, which then queues at the end of
-its new level: least loaded first, ties in turn. With 64 levels to look at, at most, all of it is O(1); the price is that loads that
-differ by less than 1/64 of a worker's capacity count as equal.
+Workers with the same offer (the same patterns, labels, dialect and capacity) share a *pool*, and an eligibility class knows its
+pools, so the question "who may run this?" is never asked of single workers. Within a pool, workers with a free slot queue in one of 64
+levels by the share of their slots that is taken. The next job goes to the first worker of the lowest level, which then queues at the
+end of its new level: least loaded first, ties in turn. With 64 levels to look at, at most, all of it is O(1); the price is that loads
+that differ by less than 1/64 of a worker's capacity count as equal.
 
 A worker's place in a queue is a *ticket*. A worker that moves on takes a new one; the old one is void from then on, and is dropped
 when it comes up, or swept with others once a queue is mostly void. To find and delete it at once would cost about three times as
@@ -16,13 +16,17 @@ from collections import deque
 from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from reasonchip_broker.errors import InternalError
+from reasonchip_broker.limits import WORKER_CAPACITY_MAX
 from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.turns import Turns
+
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.gathering import Gathering
 
 LEVELS = 64
 _OFF = -1
@@ -57,6 +61,7 @@ class Worker:
         "pool",
         "resting",
         "resuming",
+        "set_aside",
         "ticket",
         "withheld",
     )
@@ -74,6 +79,8 @@ class Worker:
         self.resuming: deque[Assignment] | None = None
         """Jobs that have lent their slot out and want one again, in order."""
         self.draining = False
+        self.set_aside = False
+        """Whether slots are gathered on it for a job that takes several."""
         self.level = _OFF
         """Its level in the pool; off while it can't be given a job."""
         self.levels = levels_of(capacity)
@@ -83,16 +90,45 @@ class Worker:
     @property
     def available(self) -> bool:
         """Whether it may be given a job now."""
-        return self.busy < self.capacity and not self.draining and not self.peer.congested
+        return self.busy < self.capacity and self.may_take and not self.set_aside
+
+    @property
+    def may_take(self) -> bool:
+        """Whether its free slots, if it has any, are for jobs that wait."""
+        return not self.draining and not self.peer.congested and not self.resuming
+
+    @property
+    def free(self) -> int:
+        """Slots that are not taken, whoever they are for."""
+        return self.capacity - self.busy
 
 
 class Pool:
     """The workers with one offer."""
 
-    __slots__ = ("_levels", "_lowest", "_patterns", "_sweep_at", "dialect", "labels", "offer", "resting", "turns", "workers")
+    __slots__ = (
+        "_levels",
+        "_lowest",
+        "_patterns",
+        "_sweep_at",
+        "capacity",
+        "dialect",
+        "gathering",
+        "labels",
+        "offer",
+        "resting",
+        "turns",
+        "workers",
+    )
 
-    def __init__(self, offer: tuple[str, ...], dialect: Dialect, labels: Labels = ()) -> None:
+    def __init__(
+        self, offer: tuple[str, ...], dialect: Dialect, labels: Labels = (), capacity: int = WORKER_CAPACITY_MAX
+    ) -> None:
         self.offer = offer
+        self.capacity = capacity
+        """Slots of each of its workers."""
+        self.gathering: Gathering | None = None
+        """Kept once a job has waited for it that takes several slots."""
         self.dialect = dialect
         self.labels = dict(labels)
         self.workers: dict[Worker, None] = {}
@@ -108,10 +144,10 @@ class Pool:
         globs = [translate(pattern) for pattern in offer if _is_glob(pattern)]
         self._patterns = exact, re.compile("|".join(globs)) if globs else None
 
-    def serves(self, pipeline: str, as_json: bool, need: Labels = ()) -> bool:
-        """Whether workers of this pool may run jobs of `pipeline` that need such labels; a JSON worker needs variables that are JSON
-        text."""
-        if (self.dialect == Dialect.JSON and not as_json) or self.matches(need) < len(need):
+    def serves(self, pipeline: str, as_json: bool, need: Labels = (), slots: int = 1) -> bool:
+        """Whether workers of this pool may run jobs of `pipeline` that need such labels and take so many slots; a JSON worker needs
+        variables that are JSON text."""
+        if (self.dialect == Dialect.JSON and not as_json) or self.matches(need) < len(need) or slots > self.capacity:
             return False
         exact, globs = self._patterns
         return pipeline in exact or (globs is not None and globs.match(pipeline) is not None)
@@ -128,6 +164,10 @@ class Pool:
             if worker.level != _OFF:
                 free += worker.capacity - worker.busy
         return free
+
+    def room_for(self, slots: int) -> int:
+        """How many jobs that take so many slots could be given now. O(workers), too."""
+        return sum(worker.free // slots for worker in self.workers if worker.level != _OFF)
 
     def least_loaded(self) -> Worker | None:
         """The worker whose turn it is; None if no slot is free."""
@@ -176,11 +216,11 @@ class Pool:
             self._lowest = level
         return None
 
-    def occupy(self, worker: Worker) -> None:
-        """Take one slot of a worker that is available."""
-        busy = worker.busy + 1
+    def occupy(self, worker: Worker, slots: int = 1) -> None:
+        """Take slots of a worker that has them free."""
+        busy = worker.busy + slots
         worker.busy = busy
-        if busy < worker.capacity:
+        if busy < worker.capacity and not worker.set_aside:
             self._enqueue(worker)
         else:
             worker.level = _OFF
@@ -192,7 +232,7 @@ class Pool:
         worker.busy = busy
         level = worker.levels[busy]
         before = worker.level
-        if level != before and not worker.draining and not worker.peer.congested:
+        if level != before and not worker.draining and not worker.peer.congested and not worker.set_aside:
             # `_enqueue`, written out: this is the hot path, and so is `take`.
             queue = self._levels[level]
             worker.ticket = ticket = (worker,)
@@ -242,6 +282,7 @@ class Pool:
     def clear(self) -> None:
         """Drop the void tickets of a pool without workers: they lead to workers that lead back here, and nobody collects cycles."""
         self._levels = [None] * LEVELS
+        self.gathering = None
 
     def invariants(self) -> None:
         """Raise InternalError if the pool's indexes disagree with its workers."""
@@ -253,10 +294,11 @@ class Pool:
                 for assignment in worker.assignments.values():
                     state = assignment.state
                     if state is _HELD:
-                        held += 1
+                        held += assignment.slots
                     elif state is _WITHHELD:
-                        withheld += 1
-            busy, capacity, rests = worker.busy, worker.capacity, len(worker.resting)
+                        withheld += assignment.slots
+            busy, capacity = worker.busy, worker.capacity
+            rests = sum(assignment.slots for assignment in worker.resting) if worker.resting else 0
             if not 0 <= busy <= capacity or busy != held + withheld + rests:
                 raise InternalError(f"{busy} of {capacity} slots busy, {held} held, {withheld} withheld, {rests} resting")
             if worker.withheld != withheld:
@@ -264,7 +306,8 @@ class Pool:
             resting += rests
             level = worker.level
             # `available`, written out: what is checked is not asked.
-            if (level != _OFF) != (busy < capacity and not worker.draining and not worker.peer.congested):
+            off = worker.draining or worker.peer.congested or worker.set_aside or worker.resuming
+            if (level != _OFF) != (busy < capacity and not off):
                 raise InternalError("a worker is listed as available and is not, or the other way round")
             if level != _OFF:
                 listed += 1
@@ -300,15 +343,17 @@ class Roster:
     __slots__ = ("pools",)
 
     def __init__(self) -> None:
-        self.pools: dict[tuple[Dialect, tuple[str, ...], Labels], Pool] = {}
+        self.pools: dict[tuple[Dialect, tuple[str, ...], Labels, int], Pool] = {}
 
-    def pool_for(self, dialect: Dialect, patterns: Iterable[str], labels: Labels = ()) -> tuple[Pool, bool]:
+    def pool_for(
+        self, dialect: Dialect, patterns: Iterable[str], labels: Labels = (), capacity: int = WORKER_CAPACITY_MAX
+    ) -> tuple[Pool, bool]:
         """The pool of an offer, and whether it is new (then the classes that it serves must be told)."""
         offer = tuple(sorted(set(patterns)))
-        pool = self.pools.get((dialect, offer, labels))
+        pool = self.pools.get((dialect, offer, labels, capacity))
         if pool is not None:
             return pool, False
-        pool = self.pools[dialect, offer, labels] = Pool(offer, dialect, labels)
+        pool = self.pools[dialect, offer, labels, capacity] = Pool(offer, dialect, labels, capacity)
         return pool, True
 
     def discard(self, pool: Pool) -> None:
@@ -316,7 +361,7 @@ class Roster:
         if pool.workers:
             raise InternalError("a pool with workers can't be forgotten")
         pool.clear()
-        del self.pools[pool.dialect, pool.offer, tuple(pool.labels.items())]
+        del self.pools[pool.dialect, pool.offer, tuple(pool.labels.items()), pool.capacity]
 
     def invariants(self) -> None:
         """Raise InternalError if an index disagrees with what it stands for."""
@@ -324,6 +369,8 @@ class Roster:
             if not pool.workers:
                 raise InternalError("a pool without workers was kept")
             pool.invariants()
+            if pool.gathering is not None:
+                pool.gathering.invariants()
 
 
 def choose(pools: list[Pool]) -> Worker | None:
@@ -350,3 +397,8 @@ def take(pools: list[Pool]) -> Worker | None:
     if worker is not None:
         worker.pool.occupy(worker)
     return worker
+
+
+def has_free(worker: Worker | None, slots: int) -> bool:
+    """Whether there is a worker, and it has so many free slots."""
+    return worker is not None and worker.capacity - worker.busy >= slots

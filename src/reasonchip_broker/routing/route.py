@@ -27,8 +27,8 @@ from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
     from reasonchip_broker.routing.assignment import Assignment
-    from reasonchip_broker.routing.backlog import EligibilityClass
     from reasonchip_broker.routing.extras import Extras
+    from reasonchip_broker.routing.lines import EligibilityClass
     from reasonchip_broker.routing.shares import Share
 
 

@@ -177,14 +177,14 @@ class Sessions:
         if assignment is None or assignment.attempt != attempt or assignment.state is _ABANDONED:
             return False
         takes_slot = assignment.state is not _PARKED
-        if takes_slot and worker.busy >= worker.capacity:
+        if takes_slot and assignment.slots > worker.free:
             return False
         del old.assignments[cookie]
         assignment.worker = worker
         worker.assignments[cookie] = assignment
-        worker.busy += takes_slot
+        worker.busy += assignment.slots if takes_slot else 0
         if assignment.state is _WITHHELD:
-            worker.withheld += 1
+            worker.withheld += assignment.slots
             return False
         self._goes_on(self._dispatcher.routes[cookie], assignment)
         return True

@@ -23,7 +23,7 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SHARES_KNOWN_MAX
 
 if TYPE_CHECKING:
-    from reasonchip_broker.routing.backlog import Line
+    from reasonchip_broker.routing.lines import Line
     from reasonchip_broker.routing.turns import Row
     from reasonchip_broker.scheduling import Scheduling
 

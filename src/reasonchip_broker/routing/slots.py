@@ -44,7 +44,7 @@ class Slots:
     def register(self, peer: Peer, capacity: int, patterns: list[str], labels: Labels = ()) -> Worker:
         """A worker declares its slots. It is given jobs from `availability_changed` on."""
         dispatcher = self._dispatcher
-        pool, is_new = dispatcher.roster.pool_for(peer.dialect, patterns, labels)
+        pool, is_new = dispatcher.roster.pool_for(peer.dialect, patterns, labels, capacity)
         worker = Worker(peer, capacity, pool)
         pool.workers[worker] = None
         peer.worker = worker
@@ -56,6 +56,8 @@ class Slots:
         """A worker began or ceased to take jobs: its place in the pool, and the jobs that waited for it."""
         pool = worker.pool
         had_none = self._dispatcher.effects.observe_capacity and pool.least_loaded() is None
+        if worker.set_aside and not worker.may_take and pool.gathering is not None:
+            pool.gathering.end()
         pool.place(worker)
         if worker.level >= 0:
             self._fill(worker)
@@ -66,7 +68,9 @@ class Slots:
         """A worker's connection is gone: its pool has it no longer. What it held is the caller's concern."""
         pool = worker.pool
         pool.remove(worker)
-        pool.resting -= len(worker.resting)
+        if worker.set_aside and pool.gathering is not None:
+            pool.gathering.end()
+        pool.resting -= sum(assignment.slots for assignment in worker.resting)
         for assignment in worker.resting:
             self._disarm(assignment)
             assignment.move(_GONE)
@@ -81,7 +85,7 @@ class Slots:
         while to_fill:
             pool, _ = to_fill.popitem()
             worker = pool.least_loaded()
-            while worker is not None and self._fill(worker):
+            while worker is not None and (self._fill(worker) or worker.set_aside):
                 worker = pool.least_loaded()
 
     def _fill(self, worker: Worker) -> bool:
@@ -91,7 +95,7 @@ class Slots:
         peer = worker.peer
         room = dispatcher.limits.outbox_bytes_mark
         while worker.busy < worker.capacity:
-            route = dispatcher.backlog.pop_for(worker.pool, dispatcher.clock.now)
+            route = dispatcher.backlog.pop_for(worker, dispatcher.clock.now)
             if route is None:
                 return False
             room -= len(route.frame)
@@ -115,7 +119,7 @@ class Slots:
         state = assignment.state
         if state is not _HELD:
             if state is _WITHHELD:
-                worker.withheld -= 1
+                worker.withheld -= assignment.slots
             if state is _PARKED:
                 self._forget_request(assignment)
             else:
@@ -127,9 +131,9 @@ class Slots:
             return
         # It is GONE now, as every state may be, and nothing refers to it any more that could ask.
         if worker.pool.turns.levels or worker.resuming or self._dispatcher.effects.observe_capacity:
-            self.free_slot(worker)
+            self.free_slot(worker, assignment.slots)
         else:
-            worker.pool.vacate(worker)
+            worker.pool.vacate(worker, assignment.slots)
 
     def given_back(self, assignment: Assignment) -> None:
         """An assignment is gone: its slot, if it has one, is no more the fairness key's whose it was, and no limit counts it."""
@@ -137,24 +141,28 @@ class Slots:
         if gates.held:
             gates.left(assignment)
         if assignment.share is not None and assignment.state in _TAKE_A_SLOT:
-            self._count_back(assignment.share, 1)
+            self._count_back(assignment.share, assignment.slots, assignment.slots)
 
-    def _count_back(self, share: Share, jobs: int) -> None:
+    def _count_back(self, share: Share, slots: int, jobs: int) -> None:
+        """A job that takes several counts as that many jobs: what a share knows of them is how long one holds one slot."""
         now = self._dispatcher.clock.now
-        share.ended(1, jobs, now)
+        share.ended(slots, jobs, now)
         if share.rows:
             self._dispatcher.backlog.moved(share, now)
 
-    def free_slot(self, worker: Worker) -> None:
-        """A slot is free: a job of this worker that had lent its own out takes it, or the oldest that waits."""
+    def free_slot(self, worker: Worker, slots: int = 1) -> None:
+        """A slot is free, or some: a job of this worker that had lent its own out takes it, or whose turn it is of those that wait."""
         pool = worker.pool
         had_none = self._dispatcher.effects.observe_capacity and pool.least_loaded() is None
-        pool.vacate(worker)
+        pool.vacate(worker, slots)
         self._grant(worker)
-        if worker.level >= 0:
-            route = self._dispatcher.backlog.pop_for(pool, self._dispatcher.clock.now)
+        if worker.level >= 0 or (worker.set_aside and worker.may_take):
+            route = self._dispatcher.backlog.pop_for(worker, self._dispatcher.clock.now)
             if route is not None:
                 self._dispatcher.dispatch(route, worker, route.frame)
+                if worker.busy < worker.capacity and pool.turns.levels:
+                    # Several slots became free, or the last ones for a job that takes several.
+                    self._fill(worker)
         if had_none:
             self._announce(pool)
 
@@ -170,7 +178,7 @@ class Slots:
             self._forget_request(assignment)
         else:
             assignment.move(_WITHHELD)
-            assignment.worker.withheld += 1
+            assignment.worker.withheld += assignment.slots
         self.reserve(assignment.cookie)
 
     def reserve(self, cookie: bytes) -> None:
@@ -196,7 +204,7 @@ class Slots:
             rest_s = max(JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT * worker.capacity) / 1000
         if rest_s:
             assignment.move(AssignmentState.RESTING)
-            worker.pool.resting += 1
+            worker.pool.resting += assignment.slots
             worker.resting[assignment] = None
             when = self._dispatcher.clock.now + rest_s
             assignment.timer = self._dispatcher.timers.arm(TimerKind.REST, assignment, when)
@@ -207,9 +215,9 @@ class Slots:
         worker = assignment.worker
         assignment.timer = None
         del worker.resting[assignment]
-        worker.pool.resting -= 1
+        worker.pool.resting -= assignment.slots
         assignment.move(_GONE)
-        self.free_slot(worker)
+        self.free_slot(worker, assignment.slots)
 
     # Slots that are lent out
 
@@ -218,8 +226,8 @@ class Slots:
         if assignment.state is _HELD:
             assignment.move(_PARKED)
             if assignment.share is not None:
-                self._count_back(assignment.share, 0)
-            self.free_slot(assignment.worker)
+                self._count_back(assignment.share, assignment.slots, 0)
+            self.free_slot(assignment.worker, assignment.slots)
 
     def ask_back(self, assignment: Assignment) -> None:
         """It wants a slot of its worker again: at once, if one is free, else the next."""
@@ -238,19 +246,28 @@ class Slots:
         resuming = worker.resuming
         if not resuming or worker.peer.state is PeerState.GONE:
             return
-        while resuming and worker.busy < worker.capacity:
+        while resuming and worker.free >= resuming[0].slots:
             assignment = resuming.popleft()
             assignment.move(_HELD)
-            worker.busy += 1
+            worker.busy += assignment.slots
             if assignment.share is not None:
-                assignment.share.began(1, self._dispatcher.clock.now)
+                assignment.share.began(assignment.slots, self._dispatcher.clock.now)
             self._dispatcher.effects.send(worker.peer, packets.resume(assignment.cookie, assignment.attempt))
+        if resuming and worker.set_aside and worker.pool.gathering is not None:
+            # Whoever was here goes first.
+            worker.pool.gathering.end()
         worker.pool.place(worker)
 
     def _forget_request(self, assignment: Assignment) -> None:
-        resuming = assignment.worker.resuming
+        worker = assignment.worker
+        resuming = worker.resuming
         if resuming and assignment in resuming:
             resuming.remove(assignment)
+            if worker.free:
+                # What it needed was more than that, and was kept for it.
+                self._grant(worker)
+                worker.pool.place(worker)
+                self._dispatcher.gates.to_fill[worker.pool] = None
 
     def _disarm(self, assignment: Assignment) -> None:
         if assignment.timer is not None:

@@ -8,9 +8,9 @@ from reasonchip_broker.protocol.binary import NUMBER_MAX, code_of
 from reasonchip_broker.protocol.codes import Code, JobState, Waiting
 from reasonchip_broker.protocol.schemas import JobStatus
 from reasonchip_broker.routing.assignment import AssignmentState
-from reasonchip_broker.routing.backlog import EligibilityClass
 from reasonchip_broker.routing.clock import Clock
-from reasonchip_broker.routing.gates import Gate, Gates
+from reasonchip_broker.routing.gates import Gates, LimitGate
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
@@ -102,7 +102,7 @@ class Status:
             return Waiting.SLOT_LENT_OUT
         return None
 
-    def _gate(self, route: Route) -> Gate | None:
+    def _gate(self, route: Route) -> LimitGate | None:
         """The limit that holds a job back that waits."""
         kind = route.kind
         return self._gates.shut(self._gates.of(kind.limits, kind.pipeline, route.share)) if kind.limits else None
@@ -114,7 +114,7 @@ class Status:
         if gate is not None:
             return limit_reached(gate, self._clock.now)
         if why is Waiting.NO_FREE_SLOT:
-            return self._slots(route.kind.pools, route.principal)
+            return self._slots(route.kind.pools, route.principal, route.kind.slots)
         if why is Waiting.NOT_DUE:
             left = timedelta(seconds=max(1, ceil(starts_at(route) - self._clock.now)))
             return f"the job is scheduled, and may start in {left} (h:mm:ss)"
@@ -126,9 +126,11 @@ class Status:
             return f"the job is over: {Code(code_of(route.frame)).name}"
         return "the job was asked to stop" if route.state is RouteState.CANCELLING else "a worker has it"
 
-    def _slots(self, pools: list[Pool], principal: str) -> str:
+    def _slots(self, pools: list[Pool], principal: str, takes: int) -> str:
         workers = [worker for pool in pools for worker in pool.workers]
         slots = sum(worker.capacity for worker in workers)
+        if takes > 1:
+            return f"no worker that serves this pipeline has the {takes} slots free that the job takes"
         held = [
             self._routes[cookie]
             for worker in workers
@@ -142,12 +144,10 @@ class Status:
                 # Whose the others are is nobody's business.
                 (own if own < len(held) else 0, "by jobs of yours"),
                 (sum(worker.withheld for worker in workers), "withheld until their worker reports"),
-                (sum(len(worker.resting) for worker in workers), "resting"),
-                (sum(worker.capacity - worker.busy for worker in workers if worker.draining), "of draining workers"),
-                (
-                    sum(worker.capacity - worker.busy for worker in workers if worker.peer.congested),
-                    "of workers that are too slow",
-                ),
+                (sum(pool.resting for pool in pools), "resting"),
+                (sum(worker.free for worker in workers if worker.draining), "of draining workers"),
+                (sum(worker.free for worker in workers if worker.set_aside), "set aside for a job that takes several"),
+                (sum(worker.free for worker in workers if worker.peer.congested), "of workers that are too slow"),
             )
             if count
         ]
@@ -174,7 +174,7 @@ _SENTENCES = {
 }
 
 
-def limit_reached(gate: Gate, now: float) -> str:
+def limit_reached(gate: LimitGate, now: float) -> str:
     """What is said of a job that a limit holds back."""
     limit = gate.limit
     about = f"the limit {limit.name!r} is reached"
@@ -186,10 +186,12 @@ def limit_reached(gate: Gate, now: float) -> str:
 
 def not_served(kind: EligibilityClass) -> str:
     """What is said of a job that no connected worker may run."""
-    if not kind.need:
-        return "no connected worker serves this pipeline"
-    labels = ", ".join(f"{name}={value}" for name, value in kind.need[:_LABELS_SHOWN])
-    return f"no connected worker that has {labels}{'…' if len(kind.need) > _LABELS_SHOWN else ''} serves this pipeline"
+    wants = [f"{name}={value}" for name, value in kind.need[:_LABELS_SHOWN]]
+    if len(kind.need) > _LABELS_SHOWN:
+        wants[-1] += "…"
+    if kind.slots > 1:
+        wants.append(f"the {kind.slots} slots that a job takes")
+    return f"no connected worker{' that has ' if wants else ''}{', '.join(wants)} serves this pipeline"
 
 
 def _ms(seconds: float) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from reasonchip_broker.limits import PRIORITIES
 
 if TYPE_CHECKING:
-    from reasonchip_broker.routing.backlog import Line
+    from reasonchip_broker.routing.lines import Line
     from reasonchip_broker.routing.shares import Share
 
 Listing: TypeAlias = "tuple[int, int, Line]"
@@ -24,6 +24,8 @@ Entry: TypeAlias = "tuple[float, int, int, Row]"
 """The order of a key, as it was; the sequence of its first job, as it was; the row's number; the row."""
 
 _VOID_MIN = 64
+_ALL = (1 << PRIORITIES) - 1
+_WATCHED = 1 << PRIORITIES
 
 
 class Row:
@@ -82,8 +84,8 @@ class Turns:
 
     def __init__(self) -> None:
         self.levels = 0
-        """A bit for each level that has something in its heap, if only what is void: 0 means that nothing waits. Public for the hot
-        path."""
+        """A bit for each level that has something in its heap, if only what is void, and one if the pool is `watched`: 0 means that no
+        slot that becomes free is of interest. Public for the hot path."""
         self.listings: dict[Line, Listing] = {}
         """What is valid, of each line that is listed."""
         self._rows: dict[tuple[int, Share], Row] = {}
@@ -137,8 +139,8 @@ class Turns:
 
     def first(self, now: float) -> "Line | None":
         """The line whose turn it is; it has a job."""
-        while self.levels:
-            level = self.levels.bit_length() - 1
+        while levels := self.levels & _ALL:
+            level = levels.bit_length() - 1
             heap = self._heaps[level]
             while heap:
                 entry = heap[0]
@@ -174,6 +176,10 @@ class Turns:
             share.lift(self._orders[line.level] - order)
         share.is_fresh = False
 
+    def watch(self, is_watched: bool) -> None:
+        """Whether somebody wants to know of each slot that becomes free, though nothing may be listed."""
+        self.levels = self.levels & _ALL | (_WATCHED if is_watched else 0)
+
     def _forget_empty(self) -> None:
         """Keys of which nothing waits any more, and that have not come up since."""
         for (level, share), row in list(self._rows.items()):
@@ -202,7 +208,8 @@ class Turns:
         """Drop the entries that are void."""
         for heap in self._heaps:
             heap.clear()
-        self.levels = self._void = 0
+        self.levels &= _WATCHED
+        self._void = 0
         for (level, _), row in self._rows.items():
             self._heaps[level].append(row.entry)
             self.levels |= 1 << level

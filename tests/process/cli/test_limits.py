@@ -38,3 +38,23 @@ def test_a_job_beyond_a_limit_waits_is_told_so_and_runs_when_the_operator_lifts_
         for cookie in cookies:
             run("cancel", cookie, *to)
             broker.wait_for_event("route over", cookie=cookie.hex)
+
+
+def test_a_job_that_takes_all_slots_of_a_worker_runs_alone(tmp_path, folder):
+    file = tmp_path / "broker.toml"
+    file.write_text('[scheduling.slots]\n"wa*" = 16\n')
+    cookies = [uuid.uuid4(), uuid.uuid4()]
+    with (
+        Broker(tmp_path / "log", "--config", file, "--log-level", "debug") as broker,
+        Program(tmp_path / "worker", "worker", "jobs", "--broker", broker.workers[0], cwd=folder),
+    ):
+        to = ("--broker", broker.clients[0])
+        broker.wait_for_event("worker registered", capacity=16)
+        for cookie in cookies:
+            run("run", "wait", "--detach", "--cookie", cookie, *to)
+        told = run("status", cookies[1], *to).stdout
+        assert "no worker that serves this pipeline has the 16 slots free that the job takes" in told, told
+        run("cancel", cookies[0], *to)
+        broker.wait_for_event("route dispatched", cookie=cookies[1].hex)
+        run("cancel", cookies[1], *to)
+        broker.wait_for_event("route over", cookie=cookies[1].hex)

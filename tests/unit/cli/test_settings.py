@@ -164,6 +164,11 @@ def test_limits_by_key_are_tables_of_the_section_of_scheduling(tmp_path):
     assert settings.checked_scheduling() == Scheduling(limits=(models, starts))
 
 
+def test_how_many_slots_jobs_take_is_a_table_of_the_section_of_scheduling(tmp_path):
+    path = file(tmp_path, '[scheduling.slots]\n"train.*" = 4\n')
+    assert layered(from_file(path), DEFAULTS).checked_scheduling() == Scheduling(slots={"train.*": 4})
+
+
 def test_the_rules_of_scheduling_are_a_section_of_the_file(tmp_path):
     path = file(tmp_path, "[scheduling]\nageing_s = 30\n[scheduling.weights]\nbig = 3\n")
     assert layered(from_file(path), DEFAULTS).checked_scheduling() == Scheduling(ageing_s=30.0, weights={"big": 3.0})
@@ -177,6 +182,8 @@ def test_the_rules_of_scheduling_are_a_section_of_the_file(tmp_path):
         ('[scheduling]\nageing_s = "long"\n', "scheduling.ageing_s must be a number, not 'long'."),
         ("[scheduling]\nweights = 3\n", "scheduling.weights must be a table of numbers, not 3."),
         ("[scheduling.weights]\na = 0\n", "makes no sense: the weight of 'a' must be over 0"),
+        ("[scheduling]\nslots = {a = 1.5}\n", "scheduling.slots must be a table of whole numbers, not {'a': 1.5}."),
+        ("[scheduling.slots]\na = 0\n", "makes no sense: jobs of 'a' must take at least 1 slot and at most 10,000, not 0"),
         ("[scheduling]\nlimits = 3\n", "scheduling.limits must be a list of tables, each headed [[scheduling.limits]], not 3."),
         (
             "[[scheduling.limits]]\nper = 'tenant'\n",

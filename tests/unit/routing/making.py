@@ -2,7 +2,7 @@
 
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.protocol.schemas import RunOptions
-from reasonchip_broker.routing.backlog import EligibilityClass
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState

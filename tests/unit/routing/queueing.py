@@ -53,7 +53,7 @@ class Scene:
         return route
 
     def pop(self, pool: Pool) -> Route | None:
-        route = self.backlog.pop_for(pool, self.now)
+        route = self.backlog.pop_for(next(iter(pool.workers)), self.now)
         if route is not None:
             route.state = RouteState.DISPATCHED
             route.share.began(1, self.now)

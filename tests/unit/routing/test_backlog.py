@@ -326,9 +326,7 @@ def test_the_invariants_change_nothing_in_a_queue() -> None:
 def test_a_pool_that_is_made_anew_is_told_of_what_waits() -> None:
     scene = Scene()
     route = scene.push("a")
-    pool = make_pool(scene.roster, "a")
-    scene.backlog.add_pool(pool, 0.0)
-    assert scene.pop(pool) is route
+    assert scene.pop(scene.pool("a")) is route
 
 
 def test_what_is_taken_out_waits_again_at_the_end_and_once() -> None:

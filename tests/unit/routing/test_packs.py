@@ -7,7 +7,7 @@ import pytest
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import ENCODING_JSON, Code, PacketType
 from reasonchip_broker.protocol.schemas import RunOptions
-from reasonchip_broker.routing.backlog import EligibilityClass
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.packs import SIZE_MAX, SMALL_BYTES, SPAN_S, Pack
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.routing.backlog import EligibilityClass
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.route import LEGAL, TRANSITIONS, RouteState
 from tests.unit.routing.making import make_route
 

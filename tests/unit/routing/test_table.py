@@ -6,7 +6,7 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SPENT_SHARDS
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.protocol.schemas import RunOptions
-from reasonchip_broker.routing.backlog import EligibilityClass
+from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.table import AGES, RouteTable

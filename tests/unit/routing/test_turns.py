@@ -52,7 +52,7 @@ def test_whoever_comes_after_an_aged_job_that_left_has_its_own_age() -> None:
     aged = scene.push("a", priority=2)
     scene.now = 35.0
     second, expedited = scene.push("a", priority=2), scene.push("b", priority=4)
-    assert scene.backlog.pop_for(scene.pool("none"), scene.now) is None, "it is at 5 now"
+    assert scene.pop(scene.pool("none")) is None, "it is at 5 now"
     scene.leave(aged)
     assert [scene.pop(pool), scene.pop(pool)] == [expedited, second]
 

@@ -96,7 +96,7 @@ def test_a_worker_that_registers_is_capacity() -> None:
     driver = observed()
     driver.worker(3, ["b", "a"])
     assert offers(driver) == [("a", "b")]
-    driver.worker(1, ["a", "b"])
+    driver.worker(3, ["a", "b"])
     assert offers(driver) == []
 
 

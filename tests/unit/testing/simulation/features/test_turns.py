@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from reasonchip_broker.limits import PRIORITY_DEFAULT
-from reasonchip_broker.routing.backlog import Backlog, Line
+from reasonchip_broker.routing.backlog import Backlog
+from reasonchip_broker.routing.lines import Line
 from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.testing.simulation.settings import AGEING_S
 from reasonchip_broker.testing.simulation.world import Setting

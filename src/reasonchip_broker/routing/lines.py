@@ -1,0 +1,126 @@
+"""Lines of jobs that wait, and the classes that they belong to (see `backlog.py`)."""
+
+from collections import deque
+from typing import TypeAlias
+
+from reasonchip_broker.routing.gates import Gate, LimitGate
+from reasonchip_broker.routing.roster import Labels, Pool, Worker, choose, has_free
+from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Share
+from reasonchip_broker.scheduling import Limit
+
+NEVER = float("inf")
+_QUEUED = RouteState.QUEUED
+Key: TypeAlias = tuple[str, bool, Labels, Labels]
+"""Pipeline, whether the variables are JSON text, labels that are needed, labels that are liked."""
+
+
+class Line:
+    """The waiting jobs of one class, priority and fairness key, oldest first."""
+
+    __slots__ = ("due_at", "gates", "kind", "level", "number", "parked", "priority", "queue", "share", "size")
+
+    def __init__(
+        self, number: int, kind: "EligibilityClass", priority: int, share: Share, gates: tuple[LimitGate, ...] = ()
+    ) -> None:
+        self.number = number
+        """Orders lines that tie; never used again."""
+        self.kind = kind
+        self.priority = priority
+        self.level = priority
+        """The priority that it counts for, with its age."""
+        self.share = share
+        self.queue: deque[Route] = deque()
+        """Among them some that have stopped waiting."""
+        self.size = 0
+        """How many wait."""
+        self.due_at = NEVER
+        """When its age is looked at next."""
+        self.gates = gates
+        """The operator's limits that its jobs have to keep to."""
+        self.parked: dict[Pool, Gate] = {}
+        """Where it is parked instead of being listed in a pool. Kept by `gates`."""
+
+    def gates_of(self, pool: Pool) -> tuple[Gate, ...]:
+        """What its jobs have to pass in a pool; those of a class that is not special have nothing to."""
+        gathering, slots = pool.gathering, self.kind.slots
+        return self.gates if slots == 1 or gathering is None else (*self.gates, gathering.gate(slots))
+
+    def head(self) -> Route | None:
+        """The oldest job that waits."""
+        queue = self.queue
+        while queue:
+            if queue[0].state is _QUEUED:
+                return queue[0]
+            queue.popleft()
+        return None
+
+
+class EligibilityClass:
+    """The jobs of one pipeline and form of variables, with the same wishes: which pools may run them, and those that wait.
+
+    `need` are the labels that a worker must have, `like` those that it better has.
+    """
+
+    __slots__ = ("as_json", "like", "limits", "lines", "need", "number", "pipeline", "pools", "size", "slots", "special")
+
+    def __init__(
+        self,
+        number: int,
+        pipeline: str,
+        as_json: bool,
+        pools: list[Pool],
+        need: Labels = (),
+        like: Labels = (),
+    ) -> None:
+        self.limits: tuple[Limit, ...] = ()
+        """Those of the operator that are about its jobs."""
+        self.slots = 1
+        """How many a job takes, of one worker."""
+        self.special = False
+        """Whether its jobs have more to wait for than a free slot."""
+        self.need = need
+        self.like = like
+        self.number = number
+        self.pipeline = pipeline
+        self.as_json = as_json
+        self.pools = pools
+        self.lines: dict[tuple[int, Share], Line] = {}
+        """Its lines in which a job waits, by priority and key."""
+        self.size = 0
+        """How many of its jobs wait."""
+
+    def ruled(self, limits: tuple[Limit, ...], slots: int) -> None:
+        """What the operator says of its jobs."""
+        self.limits = limits
+        self.slots = slots
+        self.special = slots > 1 or bool(limits)
+
+    @property
+    def key(self) -> Key:
+        """By which it is found."""
+        return self.pipeline, self.as_json, self.need, self.like
+
+    def choose(self) -> Worker | None:
+        """A worker with a free slot, or None: one of those with the most labels that are liked, and of those the least loaded. O(number
+        of pools)."""
+        pools, slots = self.pools, self.slots
+        if slots == 1 and not self.like:
+            return choose(pools)
+        if slots > 1:
+            pools = [pool for pool in pools if has_free(pool.least_loaded(), slots)]
+        if self.like:
+            best: list[Pool] = []
+            most = -1
+            for pool in pools:
+                matches = pool.matches(self.like)
+                if matches >= most and pool.least_loaded() is not None:
+                    best = [*best, pool] if matches == most else [pool]
+                    most = matches
+            pools = best
+        worker = choose(pools) if pools else None
+        if worker is not None:
+            # Of pools with equal loads the other ones come first next time.
+            self.pools.remove(worker.pool)
+            self.pools.append(worker.pool)
+        return worker

@@ -36,6 +36,9 @@ PRIORITY_DEFAULT = 4
 WEIGHT_MAX = 1_000_000
 """The largest weight of a fairness key: beyond, nothing is left for all others."""
 
+AFFINITY_KEYS_MAX = 100_000
+"""Affinity keys of which it is remembered who served them last, at about 200 bytes each; those that came up longest ago go first."""
+
 RULES_MAX = 100
 """Limits that an operator may declare: each new pipeline is held against all of them, once."""
 

@@ -95,6 +95,13 @@ class Scheduling:
     slots: Mapping[str, int] = field(default_factory=dict)
     """How many slots of a worker a job takes, by the name of its pipeline, or a glob (the first that fits). 1 where nothing is said."""
 
+    affinity_wait_s: float = 1.0
+    """So long a job waits for the worker that served its affinity key last, before it waits for any; 0: not at all."""
+
+    affinity_imbalance: float = 0.5
+    """A worker is not given a job for the sake of its affinity key if the share of its slots that is taken is larger by more than this
+    than that of the least loaded one."""
+
     limits: tuple[Limit, ...] = ()
     """All that are about a job hold for it."""
 
@@ -114,6 +121,10 @@ class Scheduling:
             raise ValueError(f"half_life_s must be over 0, not {self.half_life_s}")
         if self.ageing_s < 0:
             raise ValueError(f"ageing_s must not be below 0, not {self.ageing_s}")
+        if self.affinity_wait_s < 0:
+            raise ValueError(f"affinity_wait_s must not be below 0, not {self.affinity_wait_s}")
+        if not 0 <= self.affinity_imbalance <= 1:
+            raise ValueError(f"affinity_imbalance must be from 0 to 1, not {self.affinity_imbalance}")
         for name, weight in self.weights.items():
             if not 0 < weight <= WEIGHT_MAX:
                 raise ValueError(f"the weight of {name!r} must be over 0 and at most {WEIGHT_MAX:,}, not {weight}")

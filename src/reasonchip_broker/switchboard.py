@@ -19,6 +19,7 @@ from reasonchip_broker.routing.gates import LimitGate
 from reasonchip_broker.routing.intake import Intake
 from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.leases import Leases
+from reasonchip_broker.routing.lines import Line
 from reasonchip_broker.routing.peers import ANONYMOUS, ELSE, Handlers, Peer, PeerState
 from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.routing.requests import Requests
@@ -241,10 +242,10 @@ class Switchboard:
             return
         kind = route.kind = self._intake.class_of(*route.kind.key)
         is_held = cookie in self._dispatcher.slots.reserved
-        gate = dispatcher.gate_for(kind, route.share)
-        worker = None if is_held or gate is not None else kind.choose()
         owner = route.owner
-        if worker is not None:
+        gate = dispatcher.gate_for(kind, route.share)
+        worker = None if is_held else dispatcher.worker_for(route, may_wait=route.options.queue and owner.queues)
+        if worker is not None and worker.available:
             dispatcher.dispatch(route, worker, route.frame)
             if route.options.reply:
                 self._answers.reply(owner, PacketType.RUN, Code.DISPATCHED, "a worker has it", cookie)
@@ -254,7 +255,7 @@ class Switchboard:
             if objection is not None:
                 self._intake.turn_away(route, *objection)
             else:
-                self._intake.wait(route)
+                self._intake.wait(route, worker)
                 if is_held:
                     # A worker that registered meanwhile says that it has it from another run of the broker.
                     self._dispatcher.hold_back([route])
@@ -273,6 +274,7 @@ class Switchboard:
         self._clock.now = now
         dispatcher = self._dispatcher
         dispatcher.backlog.configure(scheduling, [route for route in dispatcher.routes if route.assignment is not None], now)
+        dispatcher.affinity.configure(scheduling)
         # Jobs that were plain may be none by the new rules.
         self._intake.known.clear()
         for peer in self.peers.values():
@@ -376,6 +378,8 @@ class Switchboard:
             self._dispatcher.sessions.due(subject)
         elif isinstance(subject, LimitGate):
             self._dispatcher.gates.due(subject)
+        elif isinstance(subject, Line):
+            self._dispatcher.backlog.waited(subject, self._dispatcher.affinity.wait_s, now)
 
     def _route_due(self, kind: TimerKind, route: Route) -> None:
         dispatcher = self._dispatcher

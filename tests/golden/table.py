@@ -53,6 +53,7 @@ EVERY_OPTION = schemas.RunOptions(
     need={"gpu": "h200"},
     like={"region": "eu"},
     served=True,
+    aff="chat-42",
     parent=PARENT,
     loose=True,
     batch=BATCH,

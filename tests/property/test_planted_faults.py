@@ -141,8 +141,8 @@ def a_pool_is_remembered_when_its_workers_are_gone(patch: pytest.MonkeyPatch) ->
 def priorities_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     original = Backlog._new_line
 
-    def new_line(self: Backlog, kind: EligibilityClass, priority: int, share: Share) -> Line:
-        line = original(self, kind, priority, share)
+    def new_line(self: Backlog, kind: EligibilityClass, priority: int, share: Share, worker: Worker | None) -> Line:
+        line = original(self, kind, priority, share, worker)
         line.level = PRIORITY_DEFAULT
         return line
 
@@ -171,8 +171,8 @@ def the_key_that_a_job_names_is_ignored(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def the_last_job_to_wait_is_the_first_to_run(patch: pytest.MonkeyPatch) -> None:
-    def more(_: Backlog, route: Route, now: float) -> None:
-        route.kind.lines[route.options.prio, route.share].queue.rotate(1)
+    def more(_: Backlog, route: Route, now: float, worker: Worker | None = None, wait_s: float = 0.0) -> None:
+        route.kind.lines[route.options.prio, route.share, worker].queue.rotate(1)
 
     after(patch, Backlog, "push", more)
 

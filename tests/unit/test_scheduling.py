@@ -16,6 +16,8 @@ def test_nothing_need_be_decided() -> None:
         ({"ageing_s": -1.0}, "ageing_s must not be below 0, not -1.0"),
         ({"weights": {"a": 0.0}}, "the weight of 'a' must be over 0 and at most 1,000,000, not 0.0"),
         ({"weights": {"a": 1.0, "b": 2e6}}, "the weight of 'b' must be over 0"),
+        ({"affinity_wait_s": -1.0}, "affinity_wait_s must not be below 0, not -1.0"),
+        ({"affinity_imbalance": 1.5}, "affinity_imbalance must be from 0 to 1, not 1.5"),
         ({"slots": {"a": 0}}, "jobs of 'a' must take at least 1 slot and at most 10,000, not 0"),
         ({"slots": {f"a{n}": 1 for n in range(101)}}, "101 kinds of jobs with slots of their own are too many"),
         ({"limits": (Limit(name="a", rate=1), Limit(name="a", rate=2))}, "two limits are called 'a'"),

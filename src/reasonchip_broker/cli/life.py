@@ -106,6 +106,12 @@ _OPTIONS = (
         metavar="NAME",
         help="Take turns with the jobs of that name, instead of this client's own.",
     ),
+    click.option(
+        "--affinity-key",
+        default="",
+        metavar="NAME",
+        help="Rather on the worker that had the last job of that name.",
+    ),
     click.option("--timeout", type=Seconds(), metavar="SECONDS", help="End the job if it is not over by then, wherever it is."),
     click.option(
         "--queue-limit",

@@ -36,6 +36,8 @@ LIMIT_NAMES = tuple(_LIMIT_TYPES)
 _SCHEDULING_TYPES: dict[str, Any] = {
     "half_life_s": _NUMBERS[float],
     "ageing_s": _NUMBERS[float],
+    "affinity_wait_s": _NUMBERS[float],
+    "affinity_imbalance": _NUMBERS[float],
     "weights": Annotated[dict[str, float], Meta(description="a table of numbers")],
     "slots": Annotated[dict[str, Annotated[int, Meta(ge=0)]], Meta(description="a table of whole numbers")],
     "limits": Annotated[list[dict[str, Any]], Meta(description="a list of tables, each headed [[scheduling.limits]]")],

@@ -57,6 +57,7 @@ class ChildOptions(TypedDict, total=False):
     not_before: NotBefore | None
     priority: int
     fairness_key: str
+    affinity_key: str
     require: Mapping[str, str] | None
     prefer: Mapping[str, str] | None
     only_served: bool
@@ -93,6 +94,9 @@ class Options:
     takes turns: those of a key that has used less of the workers' time lately go first. Without one, they are this client's (or its
     principal's).
 
+    `affinity_key`: jobs of the same one go to the worker that had the last of them, if it has a slot free or soon has, and is not much
+    more loaded than others.
+
     `require`: labels that a worker must have to run it, `prefer`: those that it better has; names and values. `only_served`: it is
     refused (NotServed) if no connected worker may run it, instead of waiting for one.
 
@@ -123,6 +127,7 @@ class Options:
     not_before: NotBefore | None = None
     priority: int = PRIORITY_DEFAULT
     fairness_key: str = ""
+    affinity_key: str = ""
     require: Mapping[str, str] | None = None
     prefer: Mapping[str, str] | None = None
     only_served: bool = False
@@ -157,7 +162,8 @@ class Options:
             raise ValueError(f"priority must be from 0 to {PRIORITIES - 1}, not {self.priority}")
         for name in ("require", "prefer"):
             _require_labels(name, getattr(self, name))
-        _require("fairness_key", self.fairness_key, str, "a text")
+        for name in ("fairness_key", "affinity_key"):
+            _require(name, getattr(self, name), str, "a text")
         if isinstance(self.on_disconnect, str):
             if self.on_disconnect not in ("continue", "cancel"):
                 raise ValueError(f'on_disconnect is "continue", "cancel", or a number of seconds, not {self.on_disconnect!r}')
@@ -311,6 +317,7 @@ class RunMetas:
                 need=dict(options.require or ()),
                 like=dict(options.prefer or ()),
                 served=options.only_served,
+                aff=options.affinity_key,
                 parent=None if options.parent is None else options.parent.bytes,
                 loose=options.loose,
                 batch=None if options.batch is None else options.batch.bytes,

@@ -126,6 +126,7 @@ class Waiting(StrEnum):
     NOT_SERVED = "not_served"
     NO_FREE_SLOT = "no_free_slot"
     LIMIT_REACHED = "limit_reached"
+    PREFERRED_WORKER_BUSY = "preferred_worker_busy"
     WORKERS_DRAINING = "workers_draining"
     WORKER_DISCONNECTED = "worker_disconnected"
     BETWEEN_ATTEMPTS = "between_attempts"

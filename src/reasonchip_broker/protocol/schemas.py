@@ -128,6 +128,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     `again`: types of handler errors that use up an attempt instead of ending the job ("*": any). `orphan`: cancel the job so long
     after its client is gone (absent: never). `keep`: how long its outcome is kept. `qlim`, `rlim`: how long it may wait for a slot,
     and how long an attempt may run. `delay`: not before so long after it was taken. `parent`: the job whose handler sent this one;
+    `aff`: jobs of the same key go to the same worker, if it can be had.
     `loose`: it outlives that one. `at`: the broker's instance that it was first sent to.
     """
 
@@ -151,6 +152,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     need: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
     like: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
     served: bool = False
+    aff: Key = ""
     parent: Uuid | None = None
     loose: bool = False
     batch: Uuid | None = None

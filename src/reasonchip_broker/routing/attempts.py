@@ -127,7 +127,7 @@ class Attempts:
             return
         route.kind = dispatcher.backlog.current(route.kind)
         worker = dispatcher.worker_for(route)
-        if worker is not None:
+        if worker is not None and worker.available:
             dispatcher.dispatch(route, worker, route.frame)
         else:
-            dispatcher.enqueue(route)
+            dispatcher.enqueue(route, worker)

@@ -17,12 +17,14 @@ from heapq import heappop, heappush
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
-from reasonchip_broker.routing.gates import Gate, Gates, LimitGate
+from reasonchip_broker.routing.gates import Gate, Gates
 from reasonchip_broker.routing.gathering import Gathering
 from reasonchip_broker.routing.lines import NEVER, EligibilityClass, Key, Line
-from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker, has_free
+from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Share, Shares
+from reasonchip_broker.routing.timers import TimerKind, Timers
+from reasonchip_broker.routing.turns import Turns
 from reasonchip_broker.scheduling import Scheduling
 
 _DEAD_MIN = 64
@@ -43,15 +45,23 @@ class Backlog:
         "_numbers",
         "_roster",
         "_scheduling",
+        "_sticky",
+        "_timers",
         "bytes",
         "epoch",
         "gates",
         "jobs",
+        "sequence",
         "shares",
     )
 
-    def __init__(self, roster: Roster, scheduling: Scheduling, gates: Gates) -> None:
+    def __init__(self, roster: Roster, scheduling: Scheduling, gates: Gates, timers: Timers) -> None:
         self._roster = roster
+        self._timers = timers
+        self._sticky: dict[Route, Line] = {}
+        """Jobs that wait for one worker alone, for a while."""
+        self.sequence = 0
+        """The highest number of a job so far: of its arrival here, or of its admission."""
         self.gates = gates
         self.shares = Shares(scheduling)
         self._scheduling = scheduling
@@ -102,7 +112,8 @@ class Backlog:
             if pool.serves(kind.pipeline, kind.as_json, kind.need, kind.slots):
                 kind.pools.append(pool)
                 for line in kind.lines.values():
-                    self._list(line, pool, now)
+                    if line.worker is None:
+                        self._list(line, pool, now)
 
     def remove_pool(self, pool: Pool) -> None:
         """An offer that nobody makes any more."""
@@ -112,31 +123,51 @@ class Backlog:
             if pool in kind.pools:
                 kind.pools.remove(pool)
 
-    def push(self, route: Route, now: float) -> None:
-        """Queue a job whose state is QUEUED and whose sequence is the highest so far."""
+    def push(self, route: Route, now: float, worker: Worker | None = None, wait_s: float = 0.0) -> None:
+        """Queue a job whose state is QUEUED: at first for one worker alone and for so long, if one is named, else for any."""
         kind, priority, share = route.kind, route.options.prio, route.share
-        line = kind.lines.get((priority, share))
+        self.sequence += 1
+        route.sequence = self.sequence
+        line = kind.lines.get((priority, share, worker))
         if line is None:
-            line = self._new_line(kind, priority, share)
+            line = self._new_line(kind, priority, share, worker)
+        if worker is not None:
+            self._sticky[route] = line
+            if line.timer is None:
+                line.timer = self._timers.arm(TimerKind.AFFINITY, line, route.queued_at + wait_s)
         line.queue.append(route)
         line.size += 1
         kind.size += 1
         self.jobs += 1
         self.bytes += len(route.frame)
         if line.size == 1:
-            for pool in kind.pools:
-                self._list(line, pool, now)
+            self._list_everywhere(line, now)
             self._watch(line, route)
 
-    def _new_line(self, kind: EligibilityClass, priority: int, share: Share) -> Line:
+    def _new_line(self, kind: EligibilityClass, priority: int, share: Share, worker: Worker | None) -> Line:
         self._numbers += 1
         gates = self.gates.of_line(kind.limits, kind.pipeline, share) if kind.limits else ()
-        line = kind.lines[priority, share] = Line(self._numbers, kind, priority, share, gates)
+        line = kind.lines[priority, share, worker] = Line(self._numbers, kind, priority, share, gates, worker)
+        if worker is not None:
+            if worker.own is None:
+                worker.own = Turns()
+            if not worker.own_lines:
+                worker.pool.turns.watch(1)
+            worker.own_lines += 1
         if not share.lines:
             share.is_fresh = True
             self.shares.all[share] = None
         share.lines[line] = None
         return line
+
+    def _list_everywhere(self, line: Line, now: float) -> None:
+        """Let all know that a line waits for, in its present level."""
+        worker = line.worker
+        if worker is None:
+            for pool in line.kind.pools:
+                self._list(line, pool, now)
+        elif worker.own is not None:
+            worker.own.add(line, now)
 
     def _list(self, line: Line, pool: Pool, now: float) -> None:
         """Let a pool know that a line waits for it, in its present level."""
@@ -158,10 +189,20 @@ class Backlog:
 
     def _drop_line(self, line: Line) -> None:
         """Nothing waits in it any more. What pools say of it is dropped when it comes up, unless gates count it."""
-        if line.kind.special:
-            self.gates.emptied(line, line.kind.pools)
+        worker = line.worker
+        if line.kind.special or line.gates:
+            self.gates.emptied(line, line.kind.pools if worker is None else [])
+        if worker is not None:
+            worker.own_lines -= 1
+            if not worker.own_lines and worker.own is not None:
+                worker.own.close()
+                worker.own = None
+                worker.pool.turns.watch(-1)
+            if line.timer is not None:
+                self._timers.disarm(line.timer)
+                line.timer = None
         line.queue.clear()
-        del line.kind.lines[line.priority, line.share]
+        del line.kind.lines[line.priority, line.share, worker]
         del line.share.lines[line]
 
     def pop_for(self, worker: Worker, now: float) -> Route | None:
@@ -184,6 +225,8 @@ class Backlog:
                 break
             self.gates.park(line, pool, gate)
             line = pool.turns.first(now)
+        if worker.own_lines:
+            line = self._or_own(worker, line, now)
         if line is None:
             return None
         if gathering is not None and gathering.worker is not None:
@@ -194,6 +237,18 @@ class Backlog:
         if line.size:
             self._relevel(line, now)
         return route
+
+    def _or_own(self, worker: Worker, line: Line | None, now: float) -> Line | None:
+        """The line whose turn it is: this one of the pool, or one that waits for this worker alone."""
+        while worker.own is not None:
+            own = worker.own.first(now)
+            if own is None:
+                break
+            if self.gates.shut(own.gates) is None:
+                return own if line is None or _rank(own, now) < _rank(line, now) else line
+            # Whoever may not go now need not have this worker when it may.
+            self.unstick(own, now)
+        return line
 
     def moved(self, share: Share, now: float) -> None:
         """A key has used less than was said of it when its jobs began to wait."""
@@ -221,8 +276,7 @@ class Backlog:
                 level = min(_TOP, line.priority + waited)
                 if level != line.level:
                     line.level = level
-                    for pool in line.kind.pools:
-                        self._list(line, pool, now)
+                    self._list_everywhere(line, now)
                 self._watch(line, head)
 
     def _promote(self, now: float) -> None:
@@ -238,7 +292,7 @@ class Backlog:
 
     def withdraw(self, route: Route, now: float) -> None:
         """A waiting job stopped waiting (its state is no longer QUEUED)."""
-        line = route.kind.lines[route.options.prio, route.share]
+        line = self._line_of(route)
         self._forget(line, route)
         # Its place in the queue is void, and may stay for a while; the bytes need not.
         route.frame = b""
@@ -252,12 +306,53 @@ class Backlog:
         that time. A scan of each line concerned, however many jobs there are."""
         lines: dict[Line, None] = {}
         for route in routes:
-            line = route.kind.lines[route.options.prio, route.share]
+            line = self._line_of(route)
             lines[line] = None
             self._forget(line, route)
         for line in lines:
             line.queue = deque(other for other in line.queue if other.state is _QUEUED)
             self._relevel(line, now)
+
+    def _line_of(self, route: Route) -> Line:
+        if self._sticky:
+            line = self._sticky.get(route)
+            if line is not None:
+                return line
+        return route.kind.lines[route.options.prio, route.share, None]
+
+    # Affinity
+
+    def unstick(self, line: Line, now: float, until: float = NEVER) -> None:
+        """Those jobs of a line which began to wait for one worker until then wait for any from now on."""
+        routes: list[Route] = []
+        while (head := line.head()) is not None and head.queued_at <= until:
+            routes.append(line.queue.popleft())
+            self._forget(line, head)
+        for route in routes:
+            self.push(route, now)
+            for pool in route.kind.pools:
+                if pool.least_loaded() is not None:
+                    self.gates.to_fill[pool] = None
+        if line.size:
+            self._relevel(line, now)
+
+    def waited(self, line: Line, wait_s: float, now: float) -> None:
+        """The timer of a line went off: the first of its jobs have waited for one worker for so long."""
+        line.timer = None
+        self.unstick(line, now, now - wait_s)
+        head = line.head()
+        if head is not None:
+            line.timer = self._timers.arm(TimerKind.AFFINITY, line, head.queued_at + wait_s)
+
+    def unstick_all(self, worker: Worker, now: float) -> None:
+        """Nobody is to wait for this worker any more."""
+        for line in list(worker.own.listings) if worker.own is not None and worker.own_lines else ():
+            if line.size:
+                self.unstick(line, now)
+
+    def awaits_worker(self, route: Route) -> bool:
+        """Whether a job waits for one worker alone."""
+        return route in self._sticky
 
     def configure(self, scheduling: Scheduling, running: list[Route], now: float) -> None:
         """Other rules hold from now on, also for these jobs, which run already."""
@@ -266,6 +361,8 @@ class Backlog:
         self._scheduling = scheduling
         self.shares.configure(scheduling, now)
         gates, pools = self.gates, self._roster.pools.values()
+        for line in dict.fromkeys(self._sticky.values()):
+            self.unstick(line, now)
         for pool in pools:
             if pool.gathering is not None:
                 pool.gathering.reset()
@@ -282,8 +379,7 @@ class Backlog:
             for line in kind.lines.values():
                 line.level, line.due_at, line.parked = line.priority, NEVER, {}
                 line.gates = gates.of_line(kind.limits, kind.pipeline, line.share)
-                for pool in kind.pools:
-                    self._list(line, pool, now)
+                self._list_everywhere(line, now)
                 head = line.head()
                 if head is not None:
                     self._watch(line, head)
@@ -292,6 +388,9 @@ class Backlog:
         """Time goes on, and what keys have used before counts for less."""
         factor = self.shares.advance(now)
         if factor != 1.0:
+            for worker in dict.fromkeys(line.worker for line in self._sticky.values()):
+                if worker is not None and worker.own is not None:
+                    worker.own.rescaled(factor)
             for pool in self._roster.pools.values():
                 pool.turns.rescaled(factor)
             self.gates.rescaled(list(self._roster.pools.values()), factor)
@@ -307,6 +406,8 @@ class Backlog:
         return known
 
     def _forget(self, line: Line, route: Route) -> None:
+        if line.worker is not None:
+            del self._sticky[route]
         line.size -= 1
         line.kind.size -= 1
         self.jobs -= 1
@@ -341,7 +442,7 @@ class Backlog:
                 checked[kind] = kind.pools[:]
             if kind.size or kind.lines:
                 jobs += kind.size
-                size += _check_lines(kind)
+                size += kind.invariants()
         self.gates.invariants([line for kind in self._classes.values() for line in kind.lines.values()], pools)
         if jobs != self.jobs or size != self.bytes:
             raise InternalError(f"the backlog counts {self.jobs} jobs and {self.bytes} bytes, and has {jobs} of {size}")
@@ -358,36 +459,6 @@ class Backlog:
             raise InternalError("a class has pools that don't serve it")
 
 
-def _check_lines(kind: EligibilityClass) -> int:
-    """A class has as many waiting jobs as its lines count, and each of its pools knows of each, and has no slot for it. Returns the
-    bytes of those jobs. Drops nothing from a queue, as `head` does: who looks changes nothing."""
-    jobs = size = 0
-    pools = kind.pools
-    full = [not has_free(pool.least_loaded(), kind.slots) for pool in pools]
-    for line in kind.lines.values():
-        waiting = [route for route in line.queue if route.state is _QUEUED]
-        if not waiting or len(waiting) != line.size or line not in line.share.lines:
-            raise InternalError(f"a line counts {line.size} waiting jobs, and has {len(waiting)}")
-        for route in waiting:
-            size += len(route.frame)
-        for pool, is_full in zip(pools, full, strict=True):
-            gate = line.parked.get(pool)
-            if not is_full and not (isinstance(gate, LimitGate) and gate.is_shut):
-                raise InternalError(f"a job of {kind.pipeline!r} waits although {pool.free} slots are free")
-            if kind.slots > 1 and gate is None and pool.least_loaded() is not None and not _is_gathered(pool):
-                raise InternalError("a worker has too few slots for a job that waits, and nobody gathers them")
-            if gate is not None:
-                if gate not in line.gates_of(pool) or line not in gate.parked[pool].listings or line in pool.turns.listings:
-                    raise InternalError("a line is not parked where it says")
-                continue
-            listing = pool.turns.listings.get(line)
-            if listing is None or listing[0] > waiting[0].sequence or not pool.turns.levels >> line.level & 1:
-                raise InternalError("a pool does not know of a line that waits for it, or not in its place")
-        jobs += line.size
-    if jobs != kind.size:
-        raise InternalError(f"a class counts {kind.size} waiting jobs, and its lines {jobs}")
-    return size
-
-
-def _is_gathered(pool: Pool) -> bool:
-    return pool.gathering is not None and pool.gathering.worker is not None
+def _rank(line: Line, now: float) -> tuple[int, float, int]:
+    """The least goes first."""
+    return -line.level, line.share.order(now), line.queue[0].sequence

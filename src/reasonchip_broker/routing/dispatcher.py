@@ -11,6 +11,7 @@ from reasonchip_broker.protocol.codes import Code, Dialect
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.protocol.json_v0 import is_json, to_binary
 from reasonchip_broker.protocol.schemas import RunOptions
+from reasonchip_broker.routing.affinity import Affinity
 from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.attempts import Attempts
@@ -53,7 +54,7 @@ class Dispatcher:
     """The table of routes, and all that works on it. `json_slot_rest_ms` and `json_cancel` are the switchboard's settings."""
 
     __slots__ = (
-        "_sequence",
+        "affinity",
         "answers",
         "attempts",
         "backlog",
@@ -86,7 +87,6 @@ class Dispatcher:
         json_cancel: bool,
         scheduling: Scheduling | None = None,
     ) -> None:
-        self._sequence = 0
         self.limits = limits
         self.effects = effects
         self.timers = timers
@@ -95,13 +95,14 @@ class Dispatcher:
         self.roster = Roster()
         scheduling = scheduling or Scheduling()
         self.gates = Gates(scheduling.limits, self.clock, timers)
-        self.backlog = Backlog(self.roster, scheduling, self.gates)
+        self.affinity = Affinity(scheduling)
+        self.backlog = Backlog(self.roster, scheduling, self.gates, timers)
         self.shares = self.backlog.shares
         self.routes = RouteTable(limits.spent_max)
         self.answers = Answers(effects, self.routes)
         self.outcomes = Outcomes(limits, timers, self.clock, self.routes, effects)
         self.streams = Streams(limits, effects, self.counters, self.routes, self.answers)
-        self.status = Status(self.clock, self.routes, self.gates)
+        self.status = Status(self.clock, self.routes, self.backlog)
         self.slots = Slots(self, json_slot_rest_ms)
         self.scheduled = Scheduled(self)
         self.stopping = Stopping(self, json_cancel=json_cancel)
@@ -140,10 +141,10 @@ class Dispatcher:
         parent: Route | None = None,
     ) -> Route:
         """Take a new job that is not dispatched yet; `left_ms` is the time until its deadline, 0 for none."""
-        self._sequence += 1
+        self.backlog.sequence += 1
         now = self.clock.now
         principal = parent.principal if parent is not None else owner.principal
-        route = Route(cookie, owner, principal, options, kind, _ADMITTING, taken_at=now, sequence=self._sequence)
+        route = Route(cookie, owner, principal, options, kind, _ADMITTING, taken_at=now, sequence=self.backlog.sequence)
         share = self.share_for(owner, options, parent)
         if share is not owner.share:
             route.own_share = share
@@ -171,9 +172,13 @@ class Dispatcher:
             self.slots.fill()
         return self.gates.shut(self.gates.of(kind.limits, kind.pipeline, share))
 
-    def worker_for(self, route: Route) -> Worker | None:
-        """Who may be given a job now, if anybody may."""
-        return route.kind.choose() if self.gate_for(route.kind, route.share) is None else None
+    def worker_for(self, route: Route, *, may_wait: bool = True) -> Worker | None:
+        """Who may be given a job now; or, of one that `may_wait`, who it is to wait for: then that one is not `available`. None:
+        nobody, and it may as well wait for any."""
+        kind, key = route.kind, route.options.aff
+        if self.gate_for(kind, route.share) is not None:
+            return None
+        return self.affinity.choose(kind, route.principal, key, may_wait=may_wait) if key else kind.choose()
 
     def _enter(self, route: Route, left_ms: int) -> None:
         self.routes.add(route)
@@ -187,13 +192,11 @@ class Dispatcher:
         route = self.routes.get(cookie)
         return route if route is not None and route.state is _ADMITTING and route.sequence == number else None
 
-    def enqueue(self, route: Route) -> None:
-        """Let a job wait; only when no slot is free for it."""
-        self._sequence += 1
-        route.sequence = self._sequence
+    def enqueue(self, route: Route, worker: Worker | None = None) -> None:
+        """Let a job wait, for this worker at first, if one is named; only when no slot is free for it."""
         route.move(_QUEUED)
         route.queued_at = self.clock.now
-        self.backlog.push(route, self.clock.now)
+        self.backlog.push(route, self.clock.now, worker, self.affinity.wait_s)
         self.counters.queued += 1
         if route.extras is not None and route.options.qlim:
             when = self.clock.now + route.options.qlim / 1000
@@ -245,6 +248,8 @@ class Dispatcher:
         if kind.limits and route.assignment is not None:
             gates = self.gates.of(kind.limits, kind.pipeline, route.share)
             self.gates.passed(route.assignment, kind.pipeline, gates)
+        if route.options.aff:
+            self.affinity.served(worker, route.principal, route.options.aff)
         if kind.as_json and worker.peer.dialect is not _JSON:
             frame = to_binary(frame, attempt)
         if route.deadline:

@@ -251,7 +251,7 @@ class Gates:
                 self.to_fill[pool] = None
 
     def emptied(self, line: "Line", pools: "list[Pool]") -> None:
-        """Nothing waits in a line any more."""
+        """Nothing waits in a line any more, which was listed in these pools, or parked."""
         parked, line.parked = line.parked, {}
         for gate in line.gates:
             gate.lines -= 1
@@ -323,7 +323,7 @@ class Gates:
         listed: dict[tuple[Gate, Pool], int] = {}
         parked: dict[tuple[Gate, Pool], int] = {}
         for line in lines:
-            for pool in line.kind.pools:
+            for pool in line.kind.pools if line.worker is None else ():
                 at = line.parked.get(pool)
                 if at is not None:
                     parked[at, pool] = parked.get((at, pool), 0) + 1

@@ -58,10 +58,10 @@ class Gathering:
                 return False
             self.end()
         self.worker, self.line = worker, line
-        self._pool.turns.watch(True)
         for gate in self.gates.values():
             gate.is_shut = True
         if before is not worker:
+            self._pool.turns.watch(1)
             worker.set_aside = True
             self._pool.place(worker)
         return True
@@ -76,8 +76,8 @@ class Gathering:
         if self.worker is not None:
             self.worker.set_aside = False
             self._pool.place(self.worker)
+            self._pool.turns.watch(-1)
         self.worker = self.line = None
-        self._pool.turns.watch(False)
         for gate in self.gates.values():
             for turns in gate.parked.values():
                 turns.close()
@@ -89,7 +89,7 @@ class Gathering:
         if worker is None:
             return
         self.worker = self.line = None
-        self._pool.turns.watch(False)
+        self._pool.turns.watch(-1)
         worker.set_aside = False
         if worker in self._pool.workers:
             self._pool.place(worker)

@@ -18,9 +18,9 @@ from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import Known
 from reasonchip_broker.routing.requests import Requests
-from reasonchip_broker.routing.roster import Labels
+from reasonchip_broker.routing.roster import Labels, Worker
 from reasonchip_broker.routing.route import Route, RouteState
-from reasonchip_broker.routing.status import limit_reached, not_served
+from reasonchip_broker.routing.status import PREFERRED_BUSY, limit_reached, not_served
 from reasonchip_broker.scheduling import WhenReached
 
 _RETRY_MS = 1000
@@ -84,7 +84,14 @@ class Intake:
             gate = dispatcher.gate_for(kind, dispatcher.share_for(peer, options, parent)) if kind.limits else None
             pools = kind.pools
             worker = None
-            if gate is None:
+            waits_for = None
+            if options.aff and gate is None:
+                may_wait = options.queue and peer.queues
+                principal = parent.principal if parent is not None else peer.principal
+                worker = dispatcher.affinity.choose(kind, principal, options.aff, may_wait=may_wait)
+                if worker is not None and not worker.available:
+                    worker, waits_for = None, worker
+            elif gate is None:
                 worker = pools[0].least_loaded() if len(pools) == 1 and not kind.special else kind.choose()
             if worker is None and not self._may_wait(peer, cookie, options, kind, gate, len(raw)):
                 return
@@ -100,7 +107,7 @@ class Intake:
                 dispatcher.dispatch(route, worker, raw)
                 self._dispatched(peer, cookie, options)
             else:
-                self.wait(route)
+                self.wait(route, waits_for)
 
     def _take_for_later(self, route: Route, raw: bytes) -> None:
         """Take a new job that is not to run yet; whoever admits jobs is asked now, and not when its time comes."""
@@ -189,7 +196,7 @@ class Intake:
             return None
         as_json = options.enc == ENCODING_JSON
         kind = self.class_of(options.p, as_json, labels_of(options.need), labels_of(options.like))
-        is_plain = not as_json and not options.reply and not options.key and not options.like and not kind.special
+        is_plain = not as_json and not options.reply and not (options.key or options.like or options.aff) and not kind.special
         known = options, kind, is_plain and options.is_simple
         if options.delay:
             # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
@@ -258,12 +265,14 @@ class Intake:
     def _opens_in_ms(self, gate: LimitGate) -> int:
         return max(_RETRY_MS, ceil((gate.opens_at - self._dispatcher.clock.now) * 1000))
 
-    def wait(self, route: Route) -> None:
-        """Queue a job for which no slot is free, and say so."""
-        self._dispatcher.enqueue(route)
+    def wait(self, route: Route, worker: Worker | None = None) -> None:
+        """Queue a job for which no slot is free, for this worker at first, if one is named, and say so."""
+        self._dispatcher.enqueue(route, worker)
         gate = self._dispatcher.gate_for(route.kind, route.share)
         if not route.kind.pools:
             sentence = f"{not_served(route.kind)} yet"
+        elif worker is not None:
+            sentence = PREFERRED_BUSY
         elif gate is not None:
             sentence = limit_reached(gate, self._dispatcher.clock.now)
         else:

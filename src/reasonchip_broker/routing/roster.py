@@ -57,6 +57,8 @@ class Worker:
         "draining",
         "level",
         "levels",
+        "own",
+        "own_lines",
         "peer",
         "pool",
         "resting",
@@ -81,6 +83,9 @@ class Worker:
         self.draining = False
         self.set_aside = False
         """Whether slots are gathered on it for a job that takes several."""
+        self.own: Turns | None = None
+        """What waits for this worker alone, for a while; kept by `backlog`, once there was something."""
+        self.own_lines = 0
         self.level = _OFF
         """Its level in the pool; off while it can't be given a job."""
         self.levels = levels_of(capacity)

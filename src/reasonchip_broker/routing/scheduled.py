@@ -68,18 +68,18 @@ class Scheduled:
         route.kind = dispatcher.backlog.current(route.kind)
         # A worker that registered meanwhile may say that it has it from another run of the broker.
         is_held = route.cookie in dispatcher.slots.reserved
-        worker = None if is_held else dispatcher.worker_for(route)
+        worker = None if is_held else dispatcher.worker_for(route, may_wait=route.options.queue)
         if worker is None and not route.options.queue:
             sentence = "its time came, no slot was free, and the job was not to wait for one"
             dispatcher.fail(route, Code.QUEUE_TIMEOUT, sentence, may_have_run=False)
             return
         self.remove(route)
-        if worker is not None:
+        if worker is not None and worker.available:
             dispatcher.dispatch(route, worker, route.frame)
         elif is_held:
             route.move(RouteState.BACKOFF)
         else:
-            dispatcher.enqueue(route)
+            dispatcher.enqueue(route, worker)
 
 
 def starts_at(route: Route) -> float:

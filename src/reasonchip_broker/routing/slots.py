@@ -50,6 +50,7 @@ class Slots:
         peer.worker = worker
         if is_new:
             dispatcher.backlog.add_pool(pool, dispatcher.clock.now)
+        dispatcher.affinity.came(worker)
         return worker
 
     def availability_changed(self, worker: Worker) -> None:
@@ -58,6 +59,8 @@ class Slots:
         had_none = self._dispatcher.effects.observe_capacity and pool.least_loaded() is None
         if worker.set_aside and not worker.may_take and pool.gathering is not None:
             pool.gathering.end()
+        if worker.draining and worker.own_lines:
+            self._dispatcher.backlog.unstick_all(worker, self._dispatcher.clock.now)
         pool.place(worker)
         if worker.level >= 0:
             self._fill(worker)
@@ -68,6 +71,9 @@ class Slots:
         """A worker's connection is gone: its pool has it no longer. What it held is the caller's concern."""
         pool = worker.pool
         pool.remove(worker)
+        self._dispatcher.affinity.left(worker)
+        if worker.own_lines:
+            self._dispatcher.backlog.unstick_all(worker, self._dispatcher.clock.now)
         if worker.set_aside and pool.gathering is not None:
             pool.gathering.end()
         pool.resting -= sum(assignment.slots for assignment in worker.resting)

@@ -8,8 +8,9 @@ from reasonchip_broker.protocol.binary import NUMBER_MAX, code_of
 from reasonchip_broker.protocol.codes import Code, JobState, Waiting
 from reasonchip_broker.protocol.schemas import JobStatus
 from reasonchip_broker.routing.assignment import AssignmentState
+from reasonchip_broker.routing.backlog import Backlog
 from reasonchip_broker.routing.clock import Clock
-from reasonchip_broker.routing.gates import Gates, LimitGate
+from reasonchip_broker.routing.gates import LimitGate
 from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route, RouteState
@@ -32,10 +33,11 @@ _STATES = {
 class Status:
     """Tells where jobs are."""
 
-    __slots__ = ("_clock", "_gates", "_routes")
+    __slots__ = ("_backlog", "_clock", "_gates", "_routes")
 
-    def __init__(self, clock: Clock, routes: RouteTable, gates: Gates) -> None:
-        self._gates = gates
+    def __init__(self, clock: Clock, routes: RouteTable, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self._gates = backlog.gates
         self._clock = clock
         self._routes = routes
 
@@ -95,6 +97,8 @@ class Status:
                 return Waiting.NOT_SERVED
             if self._gate(route) is not None:
                 return Waiting.LIMIT_REACHED
+            if self._backlog.awaits_worker(route):
+                return Waiting.PREFERRED_WORKER_BUSY
             draining = all(worker.draining for pool in pools for worker in pool.workers)
             return Waiting.WORKERS_DRAINING if draining else Waiting.NO_FREE_SLOT
         parked = route.assignment is not None and route.assignment.state is AssignmentState.PARKED
@@ -164,7 +168,10 @@ _DEPTH_MAX = 100
 
 _LABELS_SHOWN = 5
 
+PREFERRED_BUSY = "the worker that served this affinity key last has no slot free; for a while the job waits for that one"
+
 _SENTENCES = {
+    Waiting.PREFERRED_WORKER_BUSY: PREFERRED_BUSY,
     Waiting.NOT_ADMITTED: "the job has not been admitted yet",
     Waiting.WORKERS_DRAINING: "every worker that serves this pipeline is draining",
     Waiting.WORKER_DISCONNECTED: "the job's worker has lost its connection, and may come back",

@@ -33,6 +33,7 @@ class TimerKind(IntEnum):
     SESSION = 12
     SCHEDULED = 13
     GATE = 14
+    AFFINITY = 15
 
 
 class Timer:

@@ -80,7 +80,7 @@ class Row:
 class Turns:
     """The lines that wait for one pool."""
 
-    __slots__ = ("_forget_at", "_heaps", "_numbers", "_orders", "_rows", "_void", "levels", "listings")
+    __slots__ = ("_forget_at", "_heaps", "_numbers", "_orders", "_rows", "_void", "_watchers", "levels", "listings")
 
     def __init__(self) -> None:
         self.levels = 0
@@ -94,6 +94,7 @@ class Turns:
         """How far each level has come: the highest order of a key that had a turn."""
         self._numbers = 0
         self._void = 0
+        self._watchers = 0
         self._forget_at = _VOID_MIN
 
     def add(self, line: "Line", now: float) -> None:
@@ -176,9 +177,10 @@ class Turns:
             share.lift(self._orders[line.level] - order)
         share.is_fresh = False
 
-    def watch(self, is_watched: bool) -> None:
-        """Whether somebody wants to know of each slot that becomes free, though nothing may be listed."""
-        self.levels = self.levels & _ALL | (_WATCHED if is_watched else 0)
+    def watch(self, more: int) -> None:
+        """So many more want to know of each slot that becomes free, though nothing may be listed."""
+        self._watchers += more
+        self.levels = self.levels & _ALL | (_WATCHED if self._watchers else 0)
 
     def _forget_empty(self) -> None:
         """Keys of which nothing waits any more, and that have not come up since."""

@@ -28,7 +28,7 @@ def test_each_option_arrives_where_it_belongs():
     arguments = (
         "--timeout 60 --queue-limit 5 --run-limit 30 --attempts 3 --backoff 0 --retry-on KeyError --retry-on a.B "
         "--on-disconnect 2.5 --retention 0 --batch 00000000-0000-0000-0000-000000000001 "
-        "--parent 00000000-0000-0000-0000-000000000002 --loose --priority 9 --fairness-key team --only-served "
+        "--parent 00000000-0000-0000-0000-000000000002 --loose --priority 9 --fairness-key team --affinity-key chat --only-served "
         "--require gpu=h200 --prefer region=eu --prefer gpu=b200"
     )
     assert parsed(*arguments.split()) == Options(
@@ -45,6 +45,7 @@ def test_each_option_arrives_where_it_belongs():
         loose=True,
         priority=9,
         fairness_key="team",
+        affinity_key="chat",
         only_served=True,
         require={"gpu": "h200"},
         prefer={"region": "eu", "gpu": "b200"},

@@ -84,6 +84,7 @@ REASONS_TO_WAIT = {
     "not_served",
     "no_free_slot",
     "limit_reached",
+    "preferred_worker_busy",
     "workers_draining",
     "worker_disconnected",
     "between_attempts",

@@ -18,8 +18,9 @@ class Scene:
     def __init__(self, scheduling: Scheduling | None = None) -> None:
         self.roster = Roster()
         self.clock = Clock()
+        timers = Timers()
         scheduling = scheduling or Scheduling()
-        self.backlog = Backlog(self.roster, scheduling, Gates(scheduling.limits, self.clock, Timers()))
+        self.backlog = Backlog(self.roster, scheduling, Gates(scheduling.limits, self.clock, timers), timers)
         self.count = 0
         self.owner = make_peer()
         self.owner.share = self.backlog.shares.of_connection("", "usual")

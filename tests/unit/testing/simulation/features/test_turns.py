@@ -47,8 +47,8 @@ def test_a_broker_that_gives_everybody_his_turn_is_told_nothing(story: tuple[Any
 def test_a_job_that_goes_before_a_more_urgent_one_is_seen(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    def init(self: Line, number: int, kind: Any, priority: int, share: Share) -> None:
-        original(self, number, kind, PRIORITY_DEFAULT, share)
+    def init(self: Line, number: int, kind: Any, priority: int, share: Share, *others: Any) -> None:
+        original(self, number, kind, PRIORITY_DEFAULT, share, *others)
         self.priority = priority
 
     original = Line.__init__

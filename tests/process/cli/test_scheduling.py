@@ -1,4 +1,4 @@
-"""Limits by key in a real broker: declared in its file, told to who waits, changed by a signal."""
+"""Scheduling in a real broker: limits declared in its file, told to who waits, changed by a signal; heavy jobs; affinity."""
 
 import signal
 import uuid
@@ -58,3 +58,18 @@ def test_a_job_that_takes_all_slots_of_a_worker_runs_alone(tmp_path, folder):
         broker.wait_for_event("route dispatched", cookie=cookies[1].hex)
         run("cancel", cookies[1], *to)
         broker.wait_for_event("route over", cookie=cookies[1].hex)
+
+
+def test_jobs_of_one_affinity_key_go_to_one_worker_and_others_to_both(tmp_path, folder):
+    with (
+        Broker(tmp_path / "log", "--log-level", "debug") as broker,
+        Program(tmp_path / "a", "worker", "jobs", "--name", "a", "--broker", broker.workers[0], cwd=folder),
+        Program(tmp_path / "b", "worker", "jobs", "--name", "b", "--broker", broker.workers[0], cwd=folder),
+    ):
+        for name in "ab":
+            broker.wait_for_event("worker registered", name=name)
+        for key in ("", "conversation"):
+            for _ in range(4):
+                run("run", "greet", "--set", "name=Ada", "--affinity-key", key, "--broker", broker.clients[0])
+        given = [event["worker"] for event in broker.events if event["event"] == "route dispatched"]
+        assert [len(set(given[:4])), len(set(given[4:]))] == [2, 1]

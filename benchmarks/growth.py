@@ -21,7 +21,13 @@ from reasonchip_broker.protocol.codes import PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver, view
 
 LIMITS = Limits(
-    backlog_jobs_max=10_000_000, backlog_bytes_max=1 << 40, client_jobs_max=10_000_000, heartbeat_s=1e6, lease_s=2e6
+    backlog_jobs_max=10_000_000,
+    backlog_bytes_max=1 << 40,
+    owner_backlog_jobs_max=10_000_000,
+    owner_backlog_bytes_max=1 << 40,
+    client_jobs_max=10_000_000,
+    heartbeat_s=1e6,
+    lease_s=2e6,
 )
 JOBS = 2000
 ROUNDS = 7

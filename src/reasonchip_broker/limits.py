@@ -124,6 +124,10 @@ class Limits:
     backlog_bytes_max: int = 1 * GIB
     """Jobs that wait for a slot or for their time, and the bytes of their frames, in all."""
 
+    owner_backlog_jobs_max: int = 250_000
+    owner_backlog_bytes_max: int = 256 * MIB
+    """The same of one principal (of one fairness key, where nobody is authenticated): a quarter, so that nobody fills it for all."""
+
     delay_s_max: int = 30 * 86_400
     """How far ahead a job may be scheduled: a broker that is started anew remembers nothing, so what is further off than a month is for
     a database."""

@@ -20,12 +20,13 @@ from reasonchip_broker.routing.intake import Intake
 from reasonchip_broker.routing.invariants import check
 from reasonchip_broker.routing.leases import Leases
 from reasonchip_broker.routing.lines import Line
-from reasonchip_broker.routing.peers import ANONYMOUS, ELSE, Handlers, Peer, PeerState
+from reasonchip_broker.routing.peers import ELSE, Handlers, Peer, PeerState
 from reasonchip_broker.routing.plain import PlainPath
 from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
 from reasonchip_broker.routing.sessions import Session
+from reasonchip_broker.routing.shares import ANONYMOUS
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 from reasonchip_broker.scheduling import Scheduling
 

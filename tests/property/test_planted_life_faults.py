@@ -24,6 +24,7 @@ from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import Scheduled
 from reasonchip_broker.routing.sessions import Sessions
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.streams import Streams
@@ -336,11 +337,11 @@ def a_scheduled_job_that_is_not_to_wait_for_a_slot_does(patch: pytest.MonkeyPatc
 def there_is_always_room_for_a_job_that_is_scheduled(patch: pytest.MonkeyPatch) -> None:
     original = Intake._has_room
 
-    def has_room(self: Intake, peer: Peer, cookie: bytes, frame_bytes: int) -> bool:
+    def has_room(self: Intake, peer: Peer, cookie: bytes, share: Share, frame_bytes: int) -> bool:
         counted = self._dispatcher.scheduled
         jobs, counted.jobs = counted.jobs, 0
         try:
-            return original(self, peer, cookie, frame_bytes)
+            return original(self, peer, cookie, share, frame_bytes)
         finally:
             counted.jobs = jobs
 

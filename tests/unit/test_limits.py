@@ -21,6 +21,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (default.connections_max, default.connections_unwelcomed_per_address_max) == (10_000, 256)
     assert (default.client_jobs_max, limits.WORKER_CAPACITY_MAX) == (100_000, 10_000)
     assert (default.backlog_jobs_max, default.backlog_bytes_max) == (1_000_000, 1024 * MIB)
+    assert (default.owner_backlog_jobs_max, default.owner_backlog_bytes_max) == (250_000, 256 * MIB)
     assert (default.cancel_grace_s, default.kill_grace_s, default.drain_s, default.credit_frames) == (10, 10, 120, 64)
     assert (default.credit_bytes_max, default.ring_chunks_max, default.ring_bytes_max) == (256 * KIB, 256, MIB)
     assert (default.rings_bytes_max, default.retention_s, default.retention_s_max) == (128 * MIB, 300, 3600)

@@ -24,6 +24,7 @@ from reasonchip_broker.peer.job import Answer, Job, JobState
 from reasonchip_broker.peer.maker import JobMaker
 from reasonchip_broker.peer.options import OptionChanges, Options, changed
 from reasonchip_broker.peer.status import JobStatus
+from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, CloseReason
 
 CHUNKS_AT_ONCE = 16
@@ -272,26 +273,26 @@ class BlockingClient(BlockingSubmitter):
         limits: Limits | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        overload_patience_s: float = OVERLOAD_PATIENCE_S,
         reconnect: bool = True,
         name: str | None = None,
     ) -> None:
-        def make() -> Client:
-            return Client(
-                url,
-                token=token,
-                encoding=encoding,
-                limits=limits,
-                connect_timeout_s=connect_timeout_s,
-                patience_s=patience_s,
-                reconnect=reconnect,
-                name=name,
-            )
-
-        client = make()
+        self._make = partial(
+            Client,
+            url,
+            token=token,
+            encoding=encoding,
+            limits=limits,
+            connect_timeout_s=connect_timeout_s,
+            patience_s=patience_s,
+            overload_patience_s=overload_patience_s,
+            reconnect=reconnect,
+            name=name,
+        )
+        client = self._make()
         super().__init__(self, client.options)
         self.url = client.url
         """Where the broker is."""
-        self._make: Callable[[], Client] = make
         self._starting = threading.Lock()
         self._engine: Engine | None = None
         self._closed = False

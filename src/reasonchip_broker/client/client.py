@@ -13,6 +13,7 @@ from reasonchip_broker.peer.job import Answer, Job
 from reasonchip_broker.peer.maker import JobMaker
 from reasonchip_broker.peer.options import NONCE_BYTES, Options, id_bytes
 from reasonchip_broker.peer.status import JobStatus
+from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, Role
 from reasonchip_broker.transports.endpoints import client_transport
@@ -44,6 +45,9 @@ class Client(Submitter):
     connection, and go on as if nothing had happened; if there is none within `patience_s` seconds, they fail with BrokerWentAway
     (0: at once).
 
+    A job for which the broker has no room is sent again when the broker said that there should be, for at most `overload_patience_s`
+    seconds, and is HELD meanwhile; then it fails (Overloaded; 0: at once). One that is not to wait for a slot is not sent again.
+
     Raises EndpointError for a URL that names no endpoint, ValueError for other values that make no sense.
     """
 
@@ -56,15 +60,17 @@ class Client(Submitter):
         limits: Limits | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        overload_patience_s: float = OVERLOAD_PATIENCE_S,
         reconnect: bool = True,
         name: str | None = None,
     ) -> None:
         if not connect_timeout_s > 0:
             raise ValueError(f"connect_timeout_s must be over 0, not {connect_timeout_s}")
-        if not patience_s >= 0:
-            raise ValueError(f"patience_s must be at least 0, not {patience_s}")
+        for what, seconds in (("patience_s", patience_s), ("overload_patience_s", overload_patience_s)):
+            if not seconds >= 0:
+                raise ValueError(f"{what} must be at least 0, not {seconds}")
         transport = client_transport(url, Role.CLIENT)
-        exchange = Exchange(transport.url, connect_timeout_s, patience_s)
+        exchange = Exchange(transport.url, connect_timeout_s, patience_s, overload_patience_s)
         super().__init__(exchange, JobMaker(exchange, Options(encoding=encoding), os.urandom(NONCE_BYTES)))
         hello = schemas.HelloMeta(sw=SOFTWARE, v=_version(), token=token, name=name)
         self._link = Link(transport, hello, limits or default_limits(), exchange, reconnect=reconnect)

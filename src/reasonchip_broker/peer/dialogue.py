@@ -209,6 +209,10 @@ class Dialogue(ABC):
         if job._stream is not None or job._inputs is not None:
             self._accompany(job)
 
+    @abstractmethod
+    def _comes_again(self, job: Job, meta: schemas.ReplyMeta) -> bool:
+        """The broker has no room for a job. Returns whether it is sent again later."""
+
     def _flush(self, connection: Wire) -> None:
         """What is sent in one turn of the loop is written at its end; only then is it known whether it was too much."""
         self._burst_bytes = 0
@@ -325,7 +329,8 @@ class Dialogue(ABC):
 
     def _answer_run(self, job: Job, code: int, meta: schemas.ReplyMeta) -> None:
         if code < Code.QUEUED:
-            self._end(job, None, refused(code, meta))
+            if code != Code.OVERLOADED or not self._comes_again(job, meta):
+                self._end(job, None, refused(code, meta))
             return
         job._forgotten_at = 0.0
         if code == Code.QUEUED:

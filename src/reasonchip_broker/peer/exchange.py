@@ -6,6 +6,7 @@ what it received; this decides what is sent on it, and what becomes of each job.
 - A job that can't be sent is *held*, first in first out: while there is no connection (for the connect timeout, then it fails
   with ConnectError), while the connection has more than it takes, and while the broker has as many of our jobs as it takes from
   one connection.
+- A job that the broker has no room for is sent again when the broker said that there should be (`turned_away.py`).
 - A job whose connection has ended is *adrift*: over the next connection, before anything else, the broker is asked what became of
   it (`adrift.py`). Its progress goes on after the last chunk that came, its input after the last that the broker has.
 
@@ -40,6 +41,7 @@ from reasonchip_broker.peer.outflow import job_over
 from reasonchip_broker.peer.payloads import check_size
 from reasonchip_broker.peer.receipts import Receipts
 from reasonchip_broker.peer.status import JobStatus, job_status
+from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S, TurnedAway
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX
 from reasonchip_broker.protocol.codes import Code
@@ -58,16 +60,23 @@ def _not_connected() -> ReasonChipError:
 
 class Exchange(Dialogue):
     """What a peer has under way. `url` is for messages; `connect_timeout_s` is how long a job waits for a connection, `patience_s` how
-    long one that was sent waits for the next.
+    long one that was sent waits for the next, `overload_patience_s` how long one waits for a broker that is full.
     """
 
-    def __init__(self, url: str, connect_timeout_s: float, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        connect_timeout_s: float,
+        patience_s: float = PATIENCE_S,
+        overload_patience_s: float = OVERLOAD_PATIENCE_S,
+    ) -> None:
         super().__init__(url)
         self._refusal: Refusal | None = _not_connected
         self._frame_bytes_max = 0
         self._window = 0
         self._held = Held(connect_timeout_s, self._never_sent)
         self._adrift = Adrift(patience_s, self._unknown)
+        self._turned_away = TurnedAway(overload_patience_s, self._send_again)
         self._farewells: dict[bytes, str] = {}
         """Jobs given up while adrift, to be cancelled over the next connection, and why."""
         self._last_error: ReasonChipError | None = None
@@ -127,6 +136,8 @@ class Exchange(Dialogue):
         for request in requests.values():
             if not request.done():
                 request.set_exception(ConnectionLost(f"the connection ended before the broker answered: {error}"))
+        for job in self._turned_away.take_all():
+            self._held.add(job, self.loop, connected=True)
         self._held.disconnected(self.loop)
 
     def ended(self, error: ReasonChipError, refusal: Refusal) -> None:
@@ -172,7 +183,8 @@ class Exchange(Dialogue):
         """The job of that cookie, if this exchange has it under way."""
         job = self._jobs.get(cookie)
         if job is None:
-            waiting = (job for job in (*self._adrift.jobs, *self._held.jobs) if job._cookie == cookie and not job.done())
+            jobs = (*self._adrift.jobs, *self._held.jobs, *self._turned_away.jobs)
+            waiting = (job for job in jobs if job._cookie == cookie and not job.done())
             job = next(waiting, None)
         return job
 
@@ -209,7 +221,9 @@ class Exchange(Dialogue):
     async def cancel_batch(self, batch: bytes, at_once: bool, why: str) -> Answer:
         """The same for every job of a batch; those that were not sent yet never are. `jobs` of the answer says how many there were."""
         held = [
-            job for job in self._held.jobs if not job.done() and job._meta and self._adrift.options_of(job._meta).batch == batch
+            job
+            for job in (*self._held.jobs, *self._turned_away.jobs)
+            if not job.done() and job._meta and self._adrift.options_of(job._meta).batch == batch
         ]
         for job in held:
             job._finish(None, JobCancelled("cancelled before it was sent" + (f": {why}" if why else ""), may_have_run=False))
@@ -339,6 +353,28 @@ class Exchange(Dialogue):
             if job is None:
                 return
             self._send(job)
+
+    def _comes_again(self, job: Job, meta: schemas.ReplyMeta) -> bool:
+        options = self._adrift.options_of(job._meta) if job._meta else None
+        if options is None or not options.queue:
+            return False
+        retry_s = meta.retry / 1000 if meta.retry else None
+        if not self._turned_away.takes(job, retry_s, options.qlim / 1000, self.loop):
+            return False
+        del self._jobs[job._cookie]
+        job._at = b""
+        self._talkers.pop(job, None)
+        if job._inputs is not None:
+            job._inputs.shut()
+        if job._deadline_at:
+            self._time(job, job._deadline_at - self.loop.time(), self._overdue_held, 0.0)
+        return True
+
+    def _send_again(self, jobs: list[Job]) -> None:
+        """The broker should have room for these."""
+        for job in jobs:
+            self._held.add(job, self.loop, connected=self._connection is not None)
+        self._send_waiting()
 
     def _objection(self, job: Job, left_ms: int) -> ReasonChipError | None:
         """Why a job can't be sent, if it can't. One that was sent before is beyond objection."""

@@ -29,7 +29,7 @@ class JobState(Enum):
     """How far this client knows a job to have come."""
 
     HELD = "held"
-    """Not sent: there is no connection yet, or it has as much as it takes."""
+    """Not sent: there is no connection yet, or it, or the broker, has as much as it takes."""
     SENT = "sent"
     """The broker has it, or will have it in a moment; it probably runs."""
     SCHEDULED = "scheduled"
@@ -102,6 +102,7 @@ class Job:
         "_meta",
         "_outcome",
         "_payload",
+        "_refused_at",
         "_stream",
         "_take",
         "_timers",
@@ -137,6 +138,8 @@ class Job:
         self._deadline_at = 0.0
         self._due_at = 0.0
         self._held_until = 0.0
+        self._refused_at = 0.0
+        """When the broker had no room for it first."""
         self._timers: list[asyncio.TimerHandle] | None = None
         self._waiters: list[Waiter] | None = None
         self._watchers: list[Waiter] | None = None

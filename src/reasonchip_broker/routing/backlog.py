@@ -20,6 +20,7 @@ from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
 from reasonchip_broker.routing.gates import Gate, Gates
 from reasonchip_broker.routing.gathering import Gathering
 from reasonchip_broker.routing.lines import NEVER, EligibilityClass, Key, Line
+from reasonchip_broker.routing.pressure import Pressure
 from reasonchip_broker.routing.roster import Labels, Pool, Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Share, Shares
@@ -51,12 +52,14 @@ class Backlog:
         "epoch",
         "gates",
         "jobs",
+        "pressure",
         "sequence",
         "shares",
     )
 
-    def __init__(self, roster: Roster, scheduling: Scheduling, gates: Gates, timers: Timers) -> None:
+    def __init__(self, roster: Roster, scheduling: Scheduling, gates: Gates, timers: Timers, pressure: Pressure) -> None:
         self._roster = roster
+        self.pressure = pressure
         self._timers = timers
         self._sticky: dict[Route, Line] = {}
         """Jobs that wait for one worker alone, for a while."""
@@ -139,7 +142,11 @@ class Backlog:
         line.size += 1
         kind.size += 1
         self.jobs += 1
-        self.bytes += len(route.frame)
+        size = len(route.frame)
+        self.bytes += size
+        account = share.account
+        account.jobs += 1
+        account.bytes += size
         if line.size == 1:
             self._list_everywhere(line, now)
             self._watch(line, route)
@@ -234,6 +241,7 @@ class Backlog:
         pool.turns.had(line, now)
         route = line.queue.popleft()
         self._forget(line, route)
+        self.pressure.left(line.share.account)
         if line.size:
             self._relevel(line, now)
         return route
@@ -294,6 +302,7 @@ class Backlog:
         """A waiting job stopped waiting (its state is no longer QUEUED)."""
         line = self._line_of(route)
         self._forget(line, route)
+        self.pressure.left(line.share.account)
         # Its place in the queue is void, and may stay for a while; the bytes need not.
         route.frame = b""
         if line.size:
@@ -411,7 +420,11 @@ class Backlog:
         line.size -= 1
         line.kind.size -= 1
         self.jobs -= 1
-        self.bytes -= len(route.frame)
+        size = len(route.frame)
+        self.bytes -= size
+        account = line.share.account
+        account.jobs -= 1
+        account.bytes -= size
         if not line.size:
             self._drop_line(line)
 

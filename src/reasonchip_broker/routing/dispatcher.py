@@ -26,6 +26,7 @@ from reasonchip_broker.routing.gates import Gates, LimitGate
 from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.peers import Peer, PeerState
+from reasonchip_broker.routing.pressure import Pressure
 from reasonchip_broker.routing.roster import Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import Scheduled
@@ -66,6 +67,7 @@ class Dispatcher:
         "gates",
         "limits",
         "outcomes",
+        "pressure",
         "roster",
         "routes",
         "scheduled",
@@ -96,7 +98,8 @@ class Dispatcher:
         scheduling = scheduling or Scheduling()
         self.gates = Gates(scheduling.limits, self.clock, timers)
         self.affinity = Affinity(scheduling)
-        self.backlog = Backlog(self.roster, scheduling, self.gates, timers)
+        self.pressure = Pressure(limits, self.clock)
+        self.backlog = Backlog(self.roster, scheduling, self.gates, timers, self.pressure)
         self.shares = self.backlog.shares
         self.routes = RouteTable(limits.spent_max)
         self.answers = Answers(effects, self.routes)

@@ -19,9 +19,8 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import GATES_KNOWN_MAX
 from reasonchip_broker.routing.assignment import Assignment
 from reasonchip_broker.routing.clock import Clock
-from reasonchip_broker.routing.peers import ANONYMOUS
 from reasonchip_broker.routing.roster import Pool
-from reasonchip_broker.routing.shares import Share
+from reasonchip_broker.routing.shares import ANONYMOUS, Share
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 from reasonchip_broker.routing.turns import Turns
 from reasonchip_broker.scheduling import Limit, Per

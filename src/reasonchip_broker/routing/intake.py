@@ -17,13 +17,13 @@ from reasonchip_broker.routing.gates import LimitGate
 from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.plain import Known
+from reasonchip_broker.routing.pressure import RETRY_MS
 from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import Labels, Worker
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.status import PREFERRED_BUSY, limit_reached, not_served
 from reasonchip_broker.scheduling import WhenReached
-
-_RETRY_MS = 1000
 
 
 class Intake:
@@ -75,13 +75,15 @@ class Intake:
             self.refuse(peer, cookie, Code.DRAINING, "the broker is stopping and takes no more jobs")
         elif peer.unfinished >= self._client_jobs_max:
             sentence = f"{peer.unfinished} jobs of this connection are unfinished"
-            self.refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
+            hint_ms = dispatcher.pressure.unfinished(dispatcher.share_for(peer, options, parent), cookie)
+            self.refuse(peer, cookie, Code.OVERLOADED, sentence, hint_ms)
         else:
             if options.delay:
-                if self._has_room(peer, cookie, len(raw)):
+                if self._has_room(peer, cookie, dispatcher.share_for(peer, options, parent), len(raw)):
                     self._take_for_later(dispatcher.open(cookie, peer, options, kind, left_ms, parent), raw)
                 return
-            gate = dispatcher.gate_for(kind, dispatcher.share_for(peer, options, parent)) if kind.limits else None
+            share = dispatcher.share_for(peer, options, parent)
+            gate = dispatcher.gate_for(kind, share)
             pools = kind.pools
             worker = None
             waits_for = None
@@ -93,7 +95,7 @@ class Intake:
                     worker, waits_for = None, worker
             elif gate is None:
                 worker = pools[0].least_loaded() if len(pools) == 1 and not kind.special else kind.choose()
-            if worker is None and not self._may_wait(peer, cookie, options, kind, gate, len(raw)):
+            if worker is None and not self._may_wait(peer, cookie, options, kind, gate, share, len(raw)):
                 return
             if worker is not None and not self._admits and options.is_simple and kind.slots == 1:
                 dispatcher.run(cookie, peer, options, kind, worker, frame)
@@ -223,6 +225,7 @@ class Intake:
         options: schemas.RunOptions,
         kind: EligibilityClass,
         gate: LimitGate | None,
+        share: Share,
         frame_bytes: int,
     ) -> bool:
         """Whether a job for which no slot is free, or that a limit holds back, may wait; if not, its client is told why."""
@@ -230,18 +233,18 @@ class Intake:
         if objection is not None:
             self.refuse(peer, cookie, *objection)
             return False
-        return self._has_room(peer, cookie, frame_bytes)
+        return self._has_room(peer, cookie, share, frame_bytes)
 
-    def _has_room(self, peer: Peer, cookie: bytes, frame_bytes: int) -> bool:
+    def _has_room(self, peer: Peer, cookie: bytes, share: Share, frame_bytes: int) -> bool:
         """Whether one more job may wait, for a slot or for its time; if not, its client is told why. One limit for both: who waits for
         its time has room to wait for a slot when that comes."""
-        limits, backlog, scheduled = self._limits, self._dispatcher.backlog, self._dispatcher.scheduled
+        dispatcher = self._dispatcher
+        backlog, scheduled = dispatcher.backlog, dispatcher.scheduled
         jobs, size = backlog.jobs + scheduled.jobs, backlog.bytes + scheduled.bytes
-        if jobs >= limits.backlog_jobs_max or size + frame_bytes > limits.backlog_bytes_max:
-            sentence = f"{jobs} jobs of {size} bytes wait already"
-            self.refuse(peer, cookie, Code.OVERLOADED, sentence, retry_ms=1000)
-            return False
-        return True
+        objection = dispatcher.pressure.objection(share, cookie, frame_bytes, jobs, size)
+        if objection is not None:
+            self.refuse(peer, cookie, Code.OVERLOADED, *objection)
+        return objection is None
 
     def objection_to_waiting(
         self, peer: Peer, options: schemas.RunOptions, kind: EligibilityClass, gate: LimitGate | None
@@ -249,7 +252,8 @@ class Intake:
         """With what a client is refused whose job is not to wait, and for how many milliseconds; None, if it may."""
         if gate is not None:
             if gate.limit.when_reached is WhenReached.REFUSE:
-                return Code.OVERLOADED, limit_reached(gate, self._dispatcher.clock.now), self._opens_in_ms(gate)
+                now = self._dispatcher.clock.now
+                return Code.OVERLOADED, limit_reached(gate, now), max(RETRY_MS, ceil((gate.opens_at - now) * 1000))
             if not options.queue or not peer.queues:
                 return Code.NO_CAPACITY, limit_reached(gate, self._dispatcher.clock.now), 0
         if options.queue and peer.queues:
@@ -261,9 +265,6 @@ class Intake:
         if kind.pools or not peer.queues:
             return Code.NO_CAPACITY, "No capacity available", 0
         return Code.NOT_SERVED, not_served(kind), 0
-
-    def _opens_in_ms(self, gate: LimitGate) -> int:
-        return max(_RETRY_MS, ceil((gate.opens_at - self._dispatcher.clock.now) * 1000))
 
     def wait(self, route: Route, worker: Worker | None = None) -> None:
         """Queue a job for which no slot is free, for this worker at first, if one is named, and say so."""

@@ -8,7 +8,7 @@ from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.routing.route import Route, RouteState
-from reasonchip_broker.routing.shares import Share
+from reasonchip_broker.routing.shares import Account, Share
 from reasonchip_broker.routing.table import RouteTable
 
 _HELD = AssignmentState.HELD
@@ -73,6 +73,7 @@ def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, 
 def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> None:
     """Each of these jobs, none of them over, is where its state says, and `held` have a slot: as each slot is its job's, no more."""
     waiting = running = scheduled = scheduled_bytes = 0
+    accounts: dict[Account, tuple[int, int]] = {share.account: (0, 0) for share in dispatcher.shares.all}
     unfinished: dict[Peer, int] = {}
     reserved = dispatcher.slots.reserved
     for route in routes:
@@ -92,6 +93,9 @@ def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> Non
             if state is _SCHEDULED:
                 scheduled += 1
                 scheduled_bytes += len(route.frame)
+        if state is _QUEUED or state is _SCHEDULED:
+            jobs, size = accounts.get(route.share.account, (0, 0))
+            accounts[route.share.account] = jobs + 1, size + len(route.frame)
         if extras is not None:
             _check_ties(route, extras)
         unfinished[owner] = unfinished.get(owner, 0) + 1
@@ -102,6 +106,9 @@ def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> Non
             raise InternalError("the RESULTs that a client has not acknowledged are miscounted")
     if running != held or waiting != dispatcher.backlog.jobs:
         raise InternalError("a job runs on no slot, or waits outside of the backlog")
+    for account, found in accounts.items():
+        if found != (account.jobs, account.bytes):
+            raise InternalError(f"{account.jobs} jobs of {account.bytes} bytes of an owner count as waiting, and {found} do")
     counted = dispatcher.scheduled
     if scheduled != counted.jobs or scheduled_bytes != counted.bytes:
         raise InternalError(

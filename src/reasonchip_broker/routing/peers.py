@@ -24,9 +24,6 @@ Reader: TypeAlias = "Callable[[Peer, list[Frame]], bool]"
 ELSE = -1
 """The handler of a table for what is not in it."""
 
-ANONYMOUS = "anonymous"
-"""The one principal of all connections, as long as there is no authentication."""
-
 
 class PeerState(IntEnum):
     """How far a connection has come. JSON peers are welcomed from the start: they know no handshake."""

@@ -36,7 +36,11 @@ class Scheduled:
         dispatcher = self._dispatcher
         route.move(_SCHEDULED)
         self.jobs += 1
-        self.bytes += len(route.frame)
+        size = len(route.frame)
+        self.bytes += size
+        account = route.share.account
+        account.jobs += 1
+        account.bytes += size
         extras = dispatcher.streams.extras_of(route)
         extras.wait_timer = dispatcher.timers.arm(TimerKind.SCHEDULED, route, starts_at(route))
         dispatcher.log("route scheduled", route)
@@ -44,7 +48,12 @@ class Scheduled:
     def remove(self, route: Route) -> None:
         """A job is scheduled no longer: its time has come, or its end."""
         self.jobs -= 1
-        self.bytes -= len(route.frame)
+        size = len(route.frame)
+        self.bytes -= size
+        account = route.share.account
+        account.jobs -= 1
+        account.bytes -= size
+        self._dispatcher.pressure.left(account)
 
     def due(self, route: Route) -> None:
         """The timer of a job went off."""

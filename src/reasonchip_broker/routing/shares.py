@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from reasonchip_broker.routing.turns import Row
     from reasonchip_broker.scheduling import Scheduling
 
+ANONYMOUS = "anonymous"
+"""The one principal of all connections, as long as there is no authentication."""
+
 TURN_S_MIN = 0.001
 """A turn costs so much more than what the job takes: else a key whose jobs take no time at all could have all of them."""
 
@@ -44,6 +47,16 @@ _SCALE_MAX = 2.0**400
 """Beyond, all numbers are made smaller, long before they are infinite."""
 
 
+class Account:
+    """What waits of one principal, or, where nobody is authenticated, of one fairness key (`pressure.py`)."""
+
+    __slots__ = ("bytes", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.bytes = 0
+
+
 class Share:
     """What one fairness key has had. `name` is what it is called for people."""
 
@@ -52,6 +65,7 @@ class Share:
         "_shares",
         "_since",
         "_spent_s",
+        "account",
         "is_fresh",
         "is_named",
         "lines",
@@ -63,8 +77,12 @@ class Share:
         "usage",
     )
 
-    def __init__(self, shares: "Shares", principal: str, name: str, weight: float, is_named: bool) -> None:
+    def __init__(
+        self, shares: "Shares", principal: str, name: str, weight: float, is_named: bool, account: Account | None = None
+    ) -> None:
         self._shares = shares
+        self.account = account or Account()
+        """What counts its jobs that wait."""
         self.is_named = is_named
         """Whether it is found by its name, and outlives the connections whose jobs it counts."""
         self.is_fresh = True
@@ -88,6 +106,11 @@ class Share:
     def turn_s(self) -> float:
         """How many slot-seconds one of its jobs takes, as far as is known."""
         return TURN_S_MIN + self._spent_s / self._ended
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a job of its own has ended, so that this is more than a guess."""
+        return self._ended > 1.0
 
     def order(self, now: float) -> float:
         """The least goes first."""
@@ -142,6 +165,7 @@ class Shares:
     """All shares."""
 
     __slots__ = (
+        "_accounts",
         "_began_at",
         "_half_life_s",
         "_named",
@@ -158,6 +182,8 @@ class Shares:
         self.all: dict[Share, None] = {}
         """Those of connections that are there, those that somebody has named, and those of others that still have jobs."""
         self._named: dict[tuple[str, str], Share] = {}
+        self._accounts: dict[str, Account] = {}
+        """Of principals; there are no more than somebody has set up."""
         self._sweep_at = SHARES_KNOWN_MAX
         self.scale = 1.0
         """What a slot-second of now counts."""
@@ -180,7 +206,9 @@ class Shares:
         share = self._named.get((principal, key))
         if share is None:
             name = key or principal
-            share = self._named[principal, key] = Share(self, principal, name, self._weights.get(name, 1.0), True)
+            account = None if principal in ("", ANONYMOUS) else self._accounts.setdefault(principal, Account())
+            weight = self._weights.get(name, 1.0)
+            share = self._named[principal, key] = Share(self, principal, name, weight, True, account)
             self._enter(share)
         return share
 

@@ -99,7 +99,7 @@ async def test_each_outcome_is_an_exception_of_its_own_with_the_remote_stack(cod
 
 @pytest.mark.parametrize("code", sorted(errors.REFUSALS_BY_CODE))
 async def test_each_refusal_is_an_exception_of_its_own_with_the_hint_when_to_try_again(code: int) -> None:
-    async with raw_broker() as broker, Client(broker.url) as client:
+    async with raw_broker() as broker, Client(broker.url, overload_patience_s=0) as client:
         connection = await broker.next_connection()
         job = client.submit("p")
         run = await broker.next_packet(PacketType.RUN)

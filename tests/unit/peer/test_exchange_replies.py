@@ -47,8 +47,8 @@ async def test_a_refusal_ends_the_job_with_the_hint_when_to_try_again() -> None:
     exchange = start()
     up(exchange)
     job = post(exchange)
-    exchange.received(frames(packets.reply(PacketType.RUN, Code.OVERLOADED, "full", cookie=job._cookie, retry_ms=250)))
-    with pytest.raises(errors.Overloaded, match="full") as caught:
+    exchange.received(frames(packets.reply(PacketType.RUN, Code.DRAINING, "going", cookie=job._cookie, retry_ms=250)))
+    with pytest.raises(errors.Draining, match="going") as caught:
         await job
     assert caught.value.retry_after_s == 0.25
 

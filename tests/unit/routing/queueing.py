@@ -1,10 +1,12 @@
 """What tests of the backlog begin with: a backlog, its roster, and jobs that are numbered as they come."""
 
+from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.backlog import Backlog
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.gates import Gates
 from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.pressure import Pressure
 from reasonchip_broker.routing.roster import Pool, Roster
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.timers import Timers
@@ -20,7 +22,9 @@ class Scene:
         self.clock = Clock()
         timers = Timers()
         scheduling = scheduling or Scheduling()
-        self.backlog = Backlog(self.roster, scheduling, Gates(scheduling.limits, self.clock, timers), timers)
+        self.backlog = Backlog(
+            self.roster, scheduling, Gates(scheduling.limits, self.clock, timers), timers, Pressure(Limits(), self.clock)
+        )
         self.count = 0
         self.owner = make_peer()
         self.owner.share = self.backlog.shares.of_connection("", "usual")

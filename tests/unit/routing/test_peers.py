@@ -1,7 +1,8 @@
 """The record of a connection: what a new one is."""
 
 from reasonchip_broker.protocol.codes import Dialect, Role
-from reasonchip_broker.routing.peers import ANONYMOUS, Peer, PeerState
+from reasonchip_broker.routing.peers import Peer, PeerState
+from reasonchip_broker.routing.shares import ANONYMOUS
 from tests.unit.routing.making import SHARES
 
 

@@ -73,9 +73,9 @@ def test_a_decoder_that_takes_a_frame_for_another_is_found(monkeypatch: pytest.M
 def test_a_switchboard_that_forgets_a_slot_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     vacate: Callable[..., None] = Pool.vacate
 
-    def forgetful(self: Pool, worker: Worker) -> None:
+    def forgetful(self: Pool, worker: Worker, slots: int = 1) -> None:
         if worker.busy < 2:
-            vacate(self, worker)
+            vacate(self, worker, slots)
 
     monkeypatch.setattr(Pool, "vacate", forgetful)
     broken("switchboard", runs=300)

@@ -24,6 +24,8 @@ from tests.property.test_planted_faults import Fault, after, nothing, walk_all
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 
 FAULTS: dict[str, Fault] = {}
+SEEDS = range(200)
+"""More than elsewhere: what takes a read of just these frames is rare."""
 
 
 def fault(plant: Fault) -> Fault:
@@ -223,7 +225,8 @@ def anybody_drains_any_worker(patch: pytest.MonkeyPatch) -> None:
 
 
 @needs_interpreted_core
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     FAULTS[name](monkeypatch)
-    assert walk_all()
+    assert walk_all(seeds=SEEDS)

@@ -395,10 +395,11 @@ class Dispatcher:
         # Asked here, since hardly any step leads to any of them: this is done after each read.
         if self.family.doomed:
             self.family.settle()
+        if self.gates.to_fill:
+            # Before the streams, since a job that begins takes its input.
+            self.slots.fill()
         if self.streams.touched:
             self.streams.settle()
-        if self.gates.to_fill:
-            self.slots.fill()
 
     # Telling
 

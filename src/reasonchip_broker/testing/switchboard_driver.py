@@ -94,6 +94,7 @@ class SwitchboardDriver:
             "admits": admits,
             "scheduling": scheduling,
         }
+        self._first_settings = self._settings
         self._log_routes = False
         self.switchboard = self._begin(INSTANCE)
         self._cookies = 0
@@ -325,7 +326,6 @@ class SwitchboardDriver:
 
     def configure(self, scheduling: Scheduling) -> None:
         """The operator decides otherwise."""
-        self._settings["scheduling"] = scheduling
         self._step("configure", None, scheduling)
 
     def drain(self) -> None:
@@ -370,6 +370,9 @@ class SwitchboardDriver:
         if self.steps is not None:
             self.steps.append(step)
         method, number, arguments, now = step
+        if method == "configure":
+            # What holds for a broker that begins anew, too.
+            self._settings = {**self._settings, "scheduling": arguments[0]}
         if method == "restart":
             self.switchboard = self._begin(*arguments)
         elif number == NO_LINK:
@@ -452,7 +455,7 @@ class SwitchboardDriver:
 
         With `log_routes` each frame goes to its handler, as it does when routes are logged: no job is plain (`routing/plain.py`).
         """
-        again = SwitchboardDriver(self.limits, checks=False, records=True, **self._settings)
+        again = SwitchboardDriver(self.limits, checks=False, records=True, **self._first_settings)
         again._log_routes = again.switchboard.effects.log_routes = log_routes
         for step in self.steps or ():
             method, number, arguments, _ = step

@@ -74,6 +74,7 @@ class Model:
         self.on_doom: Callable[[], None] = lambda: None
         self.on_woken: list[Callable[[], None]] = []
         self.on_settle: list[Callable[[], None]] = []
+        self.on_let_go: Callable[[Hold], None] = lambda hold: None
         self.begin()
 
     def begin(self) -> None:
@@ -89,7 +90,9 @@ class Model:
         """How many workers hold a job of a cookie that is over, or an attempt that is."""
         self.outcomes = KeptOutcomes(self.limits)
         self.kinds = kinds()
-        self.kind_of = {(kind.pipeline, kind.as_json): kind for kind in self.kinds}
+        self.kind_of = {(kind.pipeline, kind.as_json, kind.need): kind for kind in self.kinds}
+        self.all_special = False
+        """Whether no job is predicted to have, or not to have, a free slot."""
         self.keys: dict[tuple[str, str], Key] = {}
         """Fairness keys with a name, by principal and name."""
         self.scheduled: dict[bytes, Job] = {}
@@ -140,11 +143,6 @@ class Model:
 
     # Jobs
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no more jobs may wait, for a slot or for their time."""
-        return self.waiting + len(self.scheduled) >= self.limits.backlog_jobs_max
-
     def enter(self, job: Job) -> None:
         """A RUN became a job."""
         self.entries += 1
@@ -162,7 +160,8 @@ class Model:
         job.waits_since = self.now
         job.kind.queue[job.cookie] = job
         self.waiting += 1
-        self.waiting_mask |= job.kind.bit
+        if not self.is_special(job):
+            self.waiting_mask |= job.kind.bit
         if job.options.qlim:
             job.alarms["queue limit"] = self.alarm("queue limit", job, self.now + job.options.qlim / 1000)
 
@@ -177,6 +176,15 @@ class Model:
                 self.waiting_mask &= ~kind.bit
             if job.options.qlim:
                 job.alarms.pop("queue limit").live = False
+
+    def is_special(self, job: Job) -> bool:
+        """Whether a job may have more to wait for than a free slot."""
+        return self.all_special or bool(job.kind.limits or job.options.aff)
+
+    def recount(self) -> None:
+        """What is special is other jobs than before."""
+        kinds = self.kinds
+        self.waiting_mask = sum(kind.bit for kind in kinds if any(not self.is_special(job) for job in kind.queue.values()))
 
     def oldest_for(self, worker: Worker) -> list[Job]:
         """The jobs that wait and that a worker serves, oldest first."""
@@ -252,6 +260,7 @@ class Model:
     def let_go(self, hold: Hold) -> None:
         """A worker has no more to do with a job."""
         worker = hold.worker
+        self.on_let_go(hold)
         del worker.held[hold.cookie]
         worker.lent -= hold.lent
         if hold in worker.resuming:
@@ -480,18 +489,10 @@ class Model:
             missing += [f"{PacketType(kind).name} to link {link.number}" for link, kind, _ in step.packets]
             missing += [f"the close of link {number}: {reason.name}" for number, reason in step.closes.items()]
             raise BrokenPromise("missing: " + ", ".join(missing))
-        if self.waiting_mask:
-            self._check_work_conserving()
         if self.outcomes.changed:
             self.outcomes.settle(self.ends.values(), self.now)
         self.orders_before = self.orders
         step.clear()
-
-    def _check_work_conserving(self) -> None:
-        for worker in self.workers.values():
-            if worker.mask & self.waiting_mask and worker.free > 0:
-                job = self.oldest_for(worker)[0]
-                raise BrokenPromise(f"{job.cookie!r} waits beside {worker.free} free slots")
 
 
 def names(codes: frozenset[Code]) -> str:

@@ -8,10 +8,15 @@ from reasonchip_broker.limits import TIMER_TICK_S
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect
 from reasonchip_broker.protocol.schemas import RunOptions
+from reasonchip_broker.scheduling import Limit
 from reasonchip_broker.testing.switchboard_driver import FakeLink
 
 PIPELINES = ("p.a", "p.b", "q", "lonely")
 """All that a job of a simulation may ask for."""
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+NEEDS: tuple[Labels, ...] = ((), (("gpu", "new"),))
+"""Labels that a job may need."""
 
 Check: TypeAlias = Callable[[Packet], None]
 
@@ -58,12 +63,13 @@ class Alarm:
 
 
 class Key:
-    """Whose turns jobs take; so many it has had."""
+    """Whose turns jobs take; so many it has had. `owner`: with whose jobs they count as waiting."""
 
-    __slots__ = ("turns",)
+    __slots__ = ("owner", "turns")
 
-    def __init__(self) -> None:
+    def __init__(self, principal: str = "") -> None:
         self.turns = 0
+        self.owner: object = principal or self
 
 
 class End:
@@ -128,6 +134,7 @@ class Worker(End):
         "grace_s",
         "held",
         "inst",
+        "labels",
         "lent",
         "mask",
         "name",
@@ -141,6 +148,7 @@ class Worker(End):
         super().__init__(id, link, heard_at)
         self.capacity = 0
         self.serves: tuple[str, ...] = ()
+        self.labels: Labels = ()
         self.mask = 0
         self.held: dict[bytes, Hold] = {}
         self.lent = 0
@@ -160,34 +168,49 @@ class Worker(End):
     @property
     def taken(self) -> int:
         """Slots that are not free: held, withheld or resting."""
-        return len(self.held) - self.lent + self.rests
+        return sum([hold.slots for hold in self.held.values() if not hold.lent]) + self.rests
 
     @property
     def free(self) -> int:
         """Slots that a job may be given now."""
-        return 0 if self.draining or self.congested else self.capacity - len(self.held) + self.lent - self.rests
+        return 0 if self.draining or self.congested or self.resuming else self.capacity - self.taken
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """By which it is known again."""
+        return ("name", self.name) if self.name else ("link", self.link.number)
+
+    def likes(self, labels: dict[str, str]) -> int:
+        """How many of some labels it has."""
+        own = dict(self.labels)
+        return sum(own.get(name) == value for name, value in labels.items())
 
 
 class Kind:
-    """The jobs of one pipeline and form of variables, and in `queue` those that wait, oldest first. `bit` is its place in masks."""
+    """The jobs of one pipeline and form of variables, with the same needs, and in `queue` those that wait, oldest first. `bit` is its
+    place in masks. What the operator says of them: how many `slots` each takes, and which `limits` they have to keep to."""
 
-    __slots__ = ("as_json", "bit", "pipeline", "queue")
+    __slots__ = ("as_json", "bit", "limits", "need", "pipeline", "queue", "slots")
 
-    def __init__(self, pipeline: str, as_json: bool, bit: int) -> None:
+    def __init__(self, pipeline: str, as_json: bool, need: Labels, bit: int) -> None:
         self.pipeline = pipeline
         self.as_json = as_json
+        self.need = need
+        self.slots = 1
+        self.limits: tuple[Limit, ...] = ()
         self.bit = bit
         self.queue: dict[bytes, Job] = {}
 
     def is_served_by(self, worker: Worker) -> bool:
         """Whether a worker's offer includes it."""
-        return (self.as_json or not worker.is_json) and any(fnmatchcase(self.pipeline, pattern) for pattern in worker.serves)
+        has = (self.as_json or not worker.is_json) and worker.capacity >= self.slots and set(self.need) <= set(worker.labels)
+        return has and any(fnmatchcase(self.pipeline, pattern) for pattern in worker.serves)
 
 
 def kinds() -> list[Kind]:
     """One of each."""
-    forms = [(pipeline, as_json) for pipeline in PIPELINES for as_json in (False, True)]
-    return [Kind(pipeline, as_json, 1 << place) for place, (pipeline, as_json) in enumerate(forms)]
+    forms = [(pipeline, as_json, need) for need in NEEDS for pipeline in PIPELINES for as_json in (False, True)]
+    return [Kind(*form, 1 << place) for place, form in enumerate(forms)]
 
 
 class Follow:
@@ -312,7 +335,7 @@ class Kept:
 class Hold:
     """A job's slot; `job` is None once that is over, or has gone on without this worker. `grace` runs since a CANCEL."""
 
-    __slots__ = ("attempt", "cookie", "grace", "job", "lent", "limit", "worker")
+    __slots__ = ("attempt", "cookie", "grace", "job", "key", "kind", "lent", "limit", "passed", "slots", "worker")
 
     def __init__(self, worker: Worker, job: Job | None, cookie: bytes, attempt: int) -> None:
         self.worker = worker
@@ -324,6 +347,11 @@ class Hold:
         """When this attempt has run for as long as it may."""
         self.lent = False
         """Whether it takes up no slot."""
+        self.slots = 1
+        self.kind: Kind | None = None
+        self.key: object = None
+        self.passed: tuple[Any, ...] = ()
+        """The counts of limits that it is in (`features/rules.py`)."""
 
 
 class Step:

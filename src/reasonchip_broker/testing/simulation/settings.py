@@ -7,6 +7,7 @@ from reasonchip_broker.limits import Limits
 LIMITS = Limits(
     client_jobs_max=8,
     backlog_jobs_max=10,
+    owner_backlog_jobs_max=7,
     cancel_grace_s=2.01,
     kill_grace_s=3.02,
     heartbeat_s=4.03,
@@ -28,11 +29,13 @@ FEW_MARKS = "few marks"
 ROOMY = "roomy"
 TIGHTER: dict[str, Limits] = {
     "": LIMITS,
-    "few outcomes": replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, outcomes_max=20, client_outcomes_max=9),
+    "few outcomes": replace(
+        LIMITS, client_jobs_max=20, backlog_jobs_max=30, owner_backlog_jobs_max=30, outcomes_max=20, client_outcomes_max=9
+    ),
     "few bytes": replace(LIMITS, client_jobs_max=12, outcomes_bytes_max=1500, client_outcomes_bytes_max=700),
     "small rings": replace(LIMITS, ring_bytes_max=180, rings_bytes_max=900),
     ROOMY: replace(LIMITS, outcomes_max=10_000),
-    FEW_MARKS: replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, spent_max=15),
+    FEW_MARKS: replace(LIMITS, client_jobs_max=20, backlog_jobs_max=30, owner_backlog_jobs_max=19, spent_max=15),
 }
 """By name, the limits of a world: some more of them are within reach in each, and in some there is room for large packs."""
 
@@ -48,3 +51,5 @@ class Setting:
     """Which of `TIGHTER` are its limits."""
     ageing_s: float = 0.0
     """After which time a job counts for one priority level more; 0: never."""
+    rules: str = ""
+    """What the operator says in the beginning, by name (`features/rules.py`)."""

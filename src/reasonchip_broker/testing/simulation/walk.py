@@ -13,6 +13,7 @@ from random import Random
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.features import FEATURES
+from reasonchip_broker.testing.simulation.features.rules import RULES
 from reasonchip_broker.testing.simulation.settings import AGEING_S, ROOMY, TIGHTER, Setting
 from reasonchip_broker.testing.simulation.world import OnSeen, Operation, World
 
@@ -25,6 +26,9 @@ ESSENTIAL = 6
 
 LIMITS_OFTEN = ("", "", *(name for name in TIGHTER if name != ROOMY))
 """The usual limits three times as often as any others."""
+
+RULES_OFTEN = ("", "", "", "", "", "", "", "", *(name for name in RULES if name))
+"""In most episodes the operator says nothing."""
 
 BEGINNING = ("connect client", "connect client", "connect worker")
 
@@ -97,6 +101,7 @@ class Walk:
             one_of((False, False, True)),
             one_of(LIMITS_OFTEN),
             one_of((0.0, 0.0, AGEING_S)),
+            one_of(RULES_OFTEN),
         )
         if self._records:
             # Which of several outcomes of the same moment makes room is nobody's business, and differs with the path that jobs take.

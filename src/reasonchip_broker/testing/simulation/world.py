@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.routing.counters import Counters
 from reasonchip_broker.routing.effects import Close
-from reasonchip_broker.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features import FEATURES
+from reasonchip_broker.testing.simulation.features.rules import scheduling_of
 from reasonchip_broker.testing.simulation.model import Model
 from reasonchip_broker.testing.simulation.records import End, Job, require
 from reasonchip_broker.testing.simulation.settings import TIGHTER
@@ -58,7 +58,7 @@ class World:
             json_slot_rest_ms=setting.json_slot_rest_ms,
             json_cancel=setting.json_cancel,
             admits=setting.admits,
-            scheduling=Scheduling(ageing_s=setting.ageing_s),
+            scheduling=scheduling_of(setting.rules, setting.ageing_s),
             records=records,
             checks=False,
         )
@@ -179,10 +179,11 @@ class World:
         slots: list[tuple[int, int]] = []
         for worker in model.workers.values():
             capacity = worker.capacity
-            taken = len(worker.held) - worker.lent + worker.rests
+            taken = worker.taken
             if taken > capacity and capacity:
                 require(False, f"{taken} slots taken, and there are {capacity}")
-            if not (worker.draining or worker.congested):
+            inner = worker.link.peer.worker
+            if not (worker.draining or worker.congested or (inner is not None and (inner.set_aside or inner.resuming))):
                 slots.append((worker.mask, capacity - taken))
         for place in COUNTED:
             kind = model.kinds[place]

@@ -19,7 +19,7 @@ def test_a_timer_fires_when_the_wheel_lets_it(due: float) -> None:
 
 def test_kinds_are_served_by_name_or_glob_and_json_workers_need_json() -> None:
     worker = Worker(1, FakeLink(0, Role.WORKER, Dialect.JSON), 0.0)
-    worker.serves = ("p.*",)
+    worker.serves, worker.capacity = ("p.*",), 1
     assert [(kind.pipeline, kind.as_json) for kind in kinds() if kind.is_served_by(worker)] == [("p.a", True), ("p.b", True)]
     assert len({kind.bit for kind in kinds()}) == len(kinds())
 

@@ -144,5 +144,5 @@ class Clock(Feature):
         return [
             (10, lambda: ("advance", one_of(PAUSES_S))),
             (1, lambda: ("jump", one_of(JUMPS_S))),
-            (2, extend),
+            (4, extend),
         ]

@@ -15,7 +15,7 @@ from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features.sessions import Pairs, Sessions
 from reasonchip_broker.testing.simulation.model import ONLY_OK
-from reasonchip_broker.testing.simulation.records import Check, Client, End, Worker, fires_at, require
+from reasonchip_broker.testing.simulation.records import Check, Client, End, Labels, Worker, fires_at, require
 from reasonchip_broker.testing.switchboard_driver import FakeLink
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PEERS_MAX = 6
 OFFERS = (("*",), ("p.*",), ("p.a",), ("p.b", "q"))
+LABELS: tuple[Labels, ...] = ((), (), (("gpu", "new"),), (("gpu", "new"), ("site", "here")), (("gpu", "old"), ("site", "here")))
 CAPACITIES = (1, 2, 2, 3, 5, 9)
 DIALECTS = (Dialect.BINARY, Dialect.BINARY, Dialect.JSON)
 NOT_ALLOWED, WORKER_NOT_FOUND = frozenset({Code.NOT_ALLOWED}), frozenset({Code.WORKER_NOT_FOUND})
@@ -108,10 +109,12 @@ class Connections(Feature):
         inst: bytes = b"",
         grace_s: int = 0,
         held: Pairs = (),
+        labels: Labels = (),
     ) -> None:
         """A worker connects and registers; with a name it may be one that comes back, and lists what it holds."""
         dialect = Dialect(dialect)
         worker = Worker(id, self.driver.connect(Role.WORKER, dialect), self.model.now)
+        worker.labels = () if dialect == Dialect.JSON else labels
         meta = schemas.HelloMeta()
         if name and dialect == Dialect.BINARY:
             worker.name = name
@@ -148,7 +151,7 @@ class Connections(Feature):
         if worker.is_json:
             self.driver.register(worker.link, capacity)
         else:
-            meta = schemas.RegisterMeta(cap=capacity, serves=list(serves), held=list(held))
+            meta = schemas.RegisterMeta(cap=capacity, serves=list(serves), held=list(held), labels=dict(worker.labels))
             self.driver.send(worker.link, packets.register(meta))
 
     def disconnect(self, id: int) -> None:
@@ -274,7 +277,7 @@ class Connections(Feature):
         model = self.model
         for kind in model.kinds:
             if kind.queue and all(worker.draining for worker in model.candidates(kind)):
-                self.connect_worker(-1 - self.world.steps, Dialect.BINARY, 4, ("*",))
+                self.connect_worker(-1 - self.world.steps, Dialect.BINARY, 4, ("*",), labels=kind.need)
         for worker in [worker for worker in model.workers.values() if worker.congested]:
             self.unblock(worker.id)
 
@@ -295,7 +298,9 @@ class Connections(Feature):
                 return None
             dialect = one_of(DIALECTS)
             plain = "connect worker", chooser.new_id(), dialect, one_of(CAPACITIES), one_of(OFFERS)
-            return plain if dialect == Dialect.JSON or chooser.chance(0.3) else (*plain, *session(chooser))
+            if dialect == Dialect.JSON or chooser.chance(0.3):
+                return plain
+            return (*plain, *session(chooser), one_of(LABELS))
 
         def congest() -> Operation | None:
             return chooser.about("congest", chooser.ends(lambda end: not end.congested))

@@ -16,9 +16,10 @@ from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.features.attempts import Attempts
 from reasonchip_broker.testing.simulation.features.outcomes import Outcomes
+from reasonchip_broker.testing.simulation.features.rules import PERHAPS, Rules, more_options
 from reasonchip_broker.testing.simulation.features.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.features.streams import Streams
-from reasonchip_broker.testing.simulation.features.turns import Turns, rank
+from reasonchip_broker.testing.simulation.features.turns import Turns
 from reasonchip_broker.testing.simulation.kept import Known
 from reasonchip_broker.testing.simulation.records import (
     PIPELINES,
@@ -70,11 +71,12 @@ class Jobs(Feature):
         self._scheduling = world.find(Scheduling)
         self._streams = world.find(Streams)
         self._turns = world.find(Turns)
+        self._rules = world.find(Rules)
         model.seen[PacketType.RUN] = self._saw_run
         model.seen[PacketType.RESULT] = model.saw_result
         model.seen[PacketType.REPLY] = model.saw_reply
         model.when_early["rest"] = self._rest_over
-        model.on_settle.append(self._settle_congestion)
+        model.on_settle += [self._settle_congestion, self._turns.check_work_conserving]
 
     def operations(self) -> dict[str, Callable[..., None]]:
         return {"run": self.run, "result": self.result}
@@ -101,7 +103,8 @@ class Jobs(Feature):
         if end.is_json:
             as_json, queue, reply, left_ms, more = True, True, False, 0, ()
         options = self._options(pipeline, as_json, queue, reply, detach, more)
-        job = Job(cookie, self.model.kind_of[pipeline, as_json], variables, end, options)
+        need = tuple(sorted(options.need.items()))
+        job = Job(cookie, self.model.kind_of[pipeline, as_json, need], variables, end, options)
         job.may_wait = queue and end.queues
         job.key = end.key
         codes = self._verdict(job, end, left_ms)
@@ -166,16 +169,20 @@ class Jobs(Feature):
             return OVERLOADED
         if options.delay:
             return self._later(job, left_ms)
-        candidates = model.candidates(job.kind)
-        answer = NOTHING
-        if not any(worker.free > 0 for worker in candidates):
+        candidates, answer = model.candidates(job.kind), NOTHING
+        if model.is_special(job):
+            answer = PERHAPS | (DISPATCHED if options.reply else NOTHING)
+            model.step.doubtful, model.step.may_be_unanswered = job, True
+        elif not any(worker.free > 0 for worker in candidates):
             if not job.may_wait:
                 answer = self._rest_verdict(end, candidates)
                 if Code.QUEUED not in answer:
                     return answer
-                if model.is_full:
+                if self._turns.is_full(job):
                     return answer - QUEUED | OVERLOADED
-            elif model.is_full:
+            elif not candidates and options.served:
+                return NOT_SERVED
+            elif self._turns.is_full(job):
                 return OVERLOADED
             else:
                 answer = QUEUED
@@ -194,7 +201,7 @@ class Jobs(Feature):
     def _later(self, job: Job, left_ms: int) -> frozenset[Code]:
         """What a RUN is to be answered that is not to run yet."""
         model = self.model
-        if model.is_full:
+        if self._turns.is_full(job):
             return OVERLOADED
         self._take(job, left_ms)
         if self.world.setting.admits:
@@ -277,12 +284,18 @@ class Jobs(Feature):
             self._answer_later(job, self._scheduling.keep(job, job.taken_at))
             return
         candidates = model.candidates(job.kind)
-        if any(worker.free > 0 for worker in candidates):
+        if model.is_special(job):
+            if client.id in model.ends:
+                model.step.doubtful, model.step.may_be_unanswered = job, True
+                self._answer_later(job, PERHAPS | (DISPATCHED if job.options.reply else NOTHING))
+        elif any(worker.free > 0 for worker in candidates):
             if job.options.reply:
                 self._answer_later(job, DISPATCHED)
         elif client.id in model.ends:
             may_wait = job.options.queue and client.queues
             codes = QUEUED if may_wait else self._rest_verdict(client, candidates)
+            if may_wait and job.options.served and not candidates:
+                codes = NOT_SERVED
             if codes != QUEUED:
                 model.step.doubtful = job
             self._answer_later(job, codes)
@@ -336,26 +349,26 @@ class Jobs(Feature):
         model, job = self.model, hold.job
         if code not in OUTCOMES:
             code, kind = Code.EXCEPTION, ""
-        took_slot = not hold.lent
+        slots = 0 if hold.lent else hold.slots
         model.let_go(hold)
-        if took_slot:
-            self._rest(hold.worker)
+        if slots:
+            self._rest(hold.worker, slots)
         if job is not None and not self._attempts.retries(job, code, "" if hold.worker.is_json else kind):
             # What the owner is to get is what the worker sent, where that was no failure in an existing worker's words.
             model.over(job, ENDS[code], decode(frame) if code == Code.OK else None)
 
-    def _rest(self, worker: Worker) -> None:
+    def _rest(self, worker: Worker, slots: int) -> None:
         if worker.is_json and worker.capacity > 1:
             rest_ms = self.world.setting.json_slot_rest_ms
             if rest_ms is None:
                 rest_ms = max(JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT * worker.capacity)
             if rest_ms:
-                worker.rests += 1
-                self.model.alarm("rest", worker, self.model.now + rest_ms / 1000)
+                worker.rests += slots
+                self.model.alarm("rest", (worker, slots), self.model.now + rest_ms / 1000)
 
     def _rest_over(self, alarm: Alarm) -> None:
-        if isinstance(alarm.subject, Worker) and alarm.subject.rests:
-            alarm.subject.rests -= 1
+        if isinstance(alarm.subject, tuple) and alarm.subject[0].rests:
+            alarm.subject[0].rests -= alarm.subject[1]
 
     # What is seen
 
@@ -370,7 +383,7 @@ class Jobs(Feature):
             raise BrokenPromise(f"attempt {job.attempt + 1} says that it is the {packet.attempt}th")
         if not worker.mask & job.kind.bit:
             raise BrokenPromise(f"{job.kind.pipeline!r} was sent to a worker that does not serve it")
-        if worker.free <= 0 or worker.resuming:
+        if worker.free < job.kind.slots or worker.resuming:
             raise BrokenPromise(f"a worker with {worker.capacity} slots has none free, and got one more job")
         if job.cookie in model.reserved:
             raise BrokenPromise(f"{job.cookie!r} was dispatched while a worker holds an earlier attempt")
@@ -379,6 +392,7 @@ class Jobs(Feature):
         model.wait_no_more(job)
         job.attempt += 1
         hold = model.hold(worker, job)
+        self._rules.dispatched(job, worker, hold)
         if job.options.rlim:
             hold.limit = model.alarm("run limit", hold, model.now + job.options.rlim / 1000)
         if job.streams is not None:
@@ -390,11 +404,8 @@ class Jobs(Feature):
         """It is this job's turn, and this worker's."""
         model = self.model
         if job is model.step.arrived:
-            load = worker.taken / worker.capacity
-            least = min(other.taken / other.capacity for other in model.candidates(job.kind) if other.free > 0)
-            if load > least + 1 / 64:
-                raise BrokenPromise(f"a worker with load {load} got a job, and one with {least} did not")
-        elif model.waiting > 1:
+            self._rules.check_choice(job, worker)
+        elif model.waiting > 1 and not (self._rules.changing or model.is_special(job)):
             self._turns.check(job, worker)
         job.key.turns += 1
 
@@ -469,26 +480,3 @@ class Jobs(Feature):
             return "result", worker.id, chooser.cookie()
 
         return [(24, run), (22, result), (3, wrong_result)]
-
-
-def more_options(chooser: Chooser, end: End) -> tuple[tuple[str, Any], ...]:
-    """Options that make a job more than a plain one; half of all have none."""
-    if end.is_json or chooser.chance(0.5):
-        return ()
-    one_of, chance = chooser.one_of, chooser.chance
-    more: dict[str, Any] = {"nonce": one_of((b"", b"one", b"other")), **rank(chooser)}
-    if chance(0.4):
-        more |= {"att": one_of((1, 2, 3, 4)), "back": one_of((0, 0, 30, 700)), "again": one_of(((), ("Bad",), ("*",)))}
-    if chance(0.4):
-        more["follow"] = True
-    if chance(0.2):
-        more["orphan"] = one_of((0, 0, 150, 1100))
-    if chance(0.2):
-        more["keep"] = one_of((0, 40, 1300, 9_000))
-    if chance(0.2):
-        more |= {"qlim": one_of((0, 60, 800)), "rlim": one_of((0, 90, 1700))}
-    if chance(0.2):
-        more["batch"] = chooser.batch()
-    if chance(0.3) or isinstance(end, Worker):
-        more |= {"parent": chooser.parent(end), "loose": chance(0.3)}
-    return tuple((key, value) for key, value in more.items() if value is not None)

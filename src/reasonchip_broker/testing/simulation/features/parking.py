@@ -80,14 +80,23 @@ class Parking(Feature):
             raise BrokenPromise(f"RESUME of {packet.cookie!r} to one who does not hold it")
         if hold in self._again:
             self._again.remove(hold)
-        elif not worker.resuming or worker.resuming[0] is not hold:
+        elif hold not in worker.resuming or not all(self._ends_now(other) for other in self._before(hold)):
             raise BrokenPromise(f"RESUME of {packet.cookie!r}, which is not the next to have asked")
-        elif worker.taken >= worker.capacity:
+        elif worker.taken + hold.slots > worker.capacity:
             raise BrokenPromise(f"RESUME of {packet.cookie!r}, though no slot is free")
         else:
-            worker.resuming.pop(0)
+            worker.resuming.remove(hold)
             hold.lent = False
             worker.lent -= 1
+
+    @staticmethod
+    def _before(hold: Hold) -> list[Hold]:
+        resuming = hold.worker.resuming
+        return resuming[: resuming.index(hold)]
+
+    def _ends_now(self, hold: Hold) -> bool:
+        """Whether time ends a job in this very step: one that asked for several slots may have been in the way of others."""
+        return hold.job is not None and bool(self.model.time_explains(hold.job))
 
     def _settle(self) -> None:
         if self._again:
@@ -96,7 +105,7 @@ class Parking(Feature):
         if dropped != self.dropped:
             raise BrokenPromise(f"{dropped} PARKs and RESUMEs were dropped, and {self.dropped} should")
         for worker in self.model.workers.values():
-            if worker.resuming and worker.taken < worker.capacity:
+            if worker.resuming and worker.taken + worker.resuming[0].slots <= worker.capacity:
                 raise BrokenPromise(f"{worker.resuming[0].cookie!r} waits for a slot of its worker, which has one")
 
     @staticmethod

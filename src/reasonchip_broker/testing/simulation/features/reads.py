@@ -20,8 +20,9 @@ from reasonchip_broker.protocol.json_v0 import to_binary
 from reasonchip_broker.routing.effects import Close
 from reasonchip_broker.testing.simulation.chooser import Chooser
 from reasonchip_broker.testing.simulation.feature import Feature
-from reasonchip_broker.testing.simulation.features.jobs import FAILURES, LEFT_MS, VARIABLES, Jobs, more_options
+from reasonchip_broker.testing.simulation.features.jobs import FAILURES, LEFT_MS, VARIABLES, Jobs
 from reasonchip_broker.testing.simulation.features.outcomes import FIRSTS
+from reasonchip_broker.testing.simulation.features.rules import more_options
 from reasonchip_broker.testing.simulation.features.streams import PAYLOADS
 from reasonchip_broker.testing.simulation.kept import SEVERAL, Known
 from reasonchip_broker.testing.simulation.records import PIPELINES, End, Worker, check_number
@@ -202,7 +203,13 @@ class Reads(Feature):
 
     @staticmethod
     def choices(chooser: Chooser) -> list[tuple[int, Callable[[], Operation | None]]]:
-        return [(4, lambda: some_requests(chooser)), (7, lambda: some_reports(chooser))]
+        def ack_in_the_middle() -> Operation | None:
+            """Where several outcomes went into one pack, this ends within it."""
+            ends = [end for end in chooser.clients() if len(end.results) - end.acknowledged > 3]
+            end = chooser.one_of(ends) if ends else None
+            return ("ack", end.id, chooser.one_of((1, 2, 3))) if end is not None else None
+
+        return [(4, lambda: some_requests(chooser)), (7, lambda: some_reports(chooser)), (4, ack_in_the_middle)]
 
 
 def some_requests(chooser: Chooser) -> Operation | None:

@@ -123,7 +123,7 @@ class Sessions(Feature):
         hold = old.held.get(cookie)
         if hold is None or hold.attempt != attempt or (hold.job is None and hold.lent):
             return False
-        if not hold.lent and worker.taken >= worker.capacity:
+        if not hold.lent and worker.taken + hold.slots > worker.capacity:
             return False
         del old.held[cookie]
         old.lent -= hold.lent

@@ -1,4 +1,5 @@
-"""Whose turn it is: priorities and their ageing, fairness keys, and the order of arrival.
+"""Whose turn it is: no slot stays free beside a job that could have it; priorities and their ageing, fairness keys, the order of
+arrival.
 
 Who has used how much is the broker's own arithmetic, and tested where that is. What everybody may rely on is checked here: no job
 goes before one of a higher priority; none of a key that has had a turn before one of a key that has not; and jobs of one key, kind and
@@ -31,11 +32,29 @@ class Turns(Feature):
     def key_of(self, job: Job) -> Key:
         """Whose turns a new job takes."""
         if job.options.key:
-            return self.model.keys.setdefault((job.principal, job.options.key), Key())
+            return self.model.keys.setdefault((job.principal, job.options.key), Key(job.principal))
         if job.parent is not None:
             return job.parent.key
         end = job.requester
-        return self.model.keys.setdefault((end.principal, ""), Key()) if end.principal else end.key
+        return self.model.keys.setdefault((end.principal, ""), Key(end.principal)) if end.principal else end.key
+
+    def is_full(self, job: Job) -> bool:
+        """Whether no more jobs like this may wait, for a slot or for their time."""
+        model, limits, owner = self.model, self.model.limits, self.key_of(job).owner
+        if model.waiting + len(model.scheduled) < limits.owner_backlog_jobs_max:
+            return False
+        waiting = [*model.scheduled.values(), *(other for kind in model.kinds for other in kind.queue.values())]
+        own = sum(other.key.owner == owner for other in waiting)
+        return len(waiting) >= limits.backlog_jobs_max or own >= limits.owner_backlog_jobs_max
+
+    def check_work_conserving(self) -> None:
+        """At the end of a step no slot is free that a job waits for."""
+        model = self.model
+        for worker in model.workers.values() if model.waiting_mask else ():
+            if worker.mask & model.waiting_mask and worker.free > 0:
+                for job in model.oldest_for(worker):
+                    if not model.is_special(job):
+                        raise BrokenPromise(f"{job.cookie!r} waits beside {worker.free} free slots")
 
     def in_order(self, runs: list[Seeing]) -> Iterator[Seeing]:
         """What went to two connections in one step has no order: the next one is always one whose turn it may have been, the oldest
@@ -73,7 +92,7 @@ class Turns(Feature):
         seen: set[tuple[Key, int, int]] = set()
         for other in self.model.oldest_for(worker):
             line = other.key, other.kind.bit, other.options.prio
-            if line in seen or self._may_end_now(other):
+            if line in seen or self._may_end_now(other) or self.model.is_special(other):
                 continue
             seen.add(line)
             if other is job:

@@ -136,7 +136,7 @@ def test_most_reads_have_several_frames_and_some_have_of_every_kind() -> None:
     chooser = Chooser(Random(1), lambda: world)
     for operation in PEERS:
         world.apply(operation)
-    asked, reported = Reads.choices(chooser)
+    asked, reported, _ = Reads.choices(chooser)
     kinds: Counter[str] = Counter()
     for _ in range(300):
         for _, choose in (asked, reported):

@@ -73,7 +73,7 @@ def _check_assignments(worker: Worker, table: RouteTable, reserved: dict[bytes, 
 def _check_routes(dispatcher: Dispatcher, routes: list[Route], held: int) -> None:
     """Each of these jobs, none of them over, is where its state says, and `held` have a slot: as each slot is its job's, no more."""
     waiting = running = scheduled = scheduled_bytes = 0
-    accounts: dict[Account, tuple[int, int]] = {share.account: (0, 0) for share in dispatcher.shares.all}
+    accounts: dict[Account, tuple[int, int]] = {}
     unfinished: dict[Peer, int] = {}
     reserved = dispatcher.slots.reserved
     for route in routes:

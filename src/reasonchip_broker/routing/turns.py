@@ -91,7 +91,7 @@ class Turns:
         self._rows: dict[tuple[int, Share], Row] = {}
         self._heaps: list[list[Entry]] = [[] for _ in range(PRIORITIES)]
         self._orders = [0.0] * PRIORITIES
-        """How far each level has come: the highest order of a key that had a turn."""
+        """How far each level has come: what the last key that had a turn, and is no newcomer, had used."""
         self._numbers = 0
         self._void = 0
         self._watchers = 0
@@ -169,12 +169,14 @@ class Turns:
         """A line, the one that `first` returned, has its turn now.
 
         What a key lacks that has not waited lately is no credit: it has had this one turn before all others, and goes on from where
-        those are."""
-        share, order = line.share, line.share.order(now)
-        if order > self._orders[line.level]:
-            self._orders[line.level] = order
-        elif share.is_fresh:
-            share.lift(self._orders[line.level] - order)
+        those are. That is what the last one of them had used, without what its slots are expected to use yet: what turns out to be
+        less would be put right for that one, and never for the newcomer."""
+        share, level = line.share, line.level
+        share.order(now)
+        if share.is_fresh and share.usage < self._orders[level]:
+            share.lift(self._orders[level] - share.usage)
+        else:
+            self._orders[level] = share.usage
         share.is_fresh = False
 
     def watch(self, more: int) -> None:

@@ -76,6 +76,27 @@ def test_row_23_a_newcomer_waits_for_at_most_one_turn_of_each_key_though_100_000
     assert len(shop.begun) - came <= 20 * (others + 1) + others, "and from then on it is one turn each, on average"
 
 
+@pytest.mark.parametrize("long_s", [1.0, 100.0])
+def test_row_23_one_who_comes_again_waits_for_one_turn_though_the_jobs_of_others_took_long_before(long_s: float) -> None:
+    """That the slots of a key were expected to be used for long costs that key turns, as long as it is expected, and nobody else."""
+    shop = Shop(8)
+    greedy = shop.driver.client()
+    for place in range(1000):
+        shop.submit(greedy, "greedy", long_s if place < 8 else 1.0)
+    shop.open()
+    for _ in range(16):
+        shop.next()
+    newcomer = shop.driver.client()
+    for _ in range(50):
+        cookie = shop.submit(newcomer, "newcomer", 1.0)
+        before = len(shop.begun)
+        while cookie not in shop.begun[before:]:
+            shop.next()
+        assert len(shop.begun) - before <= 2
+        while any(cookie == running for _, _, running in shop.running):
+            shop.next()
+
+
 def test_two_keys_of_weight_3_and_1_get_slot_time_in_that_ratio_over_1_000_jobs_of_mixed_length() -> None:
     shop = Shop(8, weights={"three": 3.0})
     client = shop.driver.client()

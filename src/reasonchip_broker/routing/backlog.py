@@ -79,8 +79,8 @@ class Backlog:
         self.jobs = 0
         self.bytes = 0
         self._checked: dict[EligibilityClass, list[Pool]] = {}
-        """The pools of each class as `invariants` last found them right: what a pool serves never changes, so to find the same pools
-        again is enough, as long as all pools (`_checked_pools`) are the same."""
+        """The pools of each class as `invariants` last found them right: what a pool serves changes with the rules alone, so to find
+        the same pools again is enough, as long as all pools (`_checked_pools`) and the rules are the same."""
         self._checked_pools: list[Pool] = []
 
     def class_of(self, pipeline: str, as_json: bool, need: Labels = (), like: Labels = ()) -> EligibilityClass:
@@ -367,6 +367,7 @@ class Backlog:
         """Other rules hold from now on, also for these jobs, which run already."""
         self._ageing_s = scheduling.ageing_s
         self._ages = []
+        self._checked = {}
         self._scheduling = scheduling
         self.shares.configure(scheduling, now)
         gates, pools = self.gates, self._roster.pools.values()

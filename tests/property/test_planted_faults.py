@@ -34,13 +34,20 @@ SEEDS = range(60)
 STEPS = 1500
 
 Fault = Callable[[pytest.MonkeyPatch], None]
-FAULTS: dict[str, Fault] = {}
 
 
-def fault(plant: Fault) -> Fault:
-    """Register a fault by the name of the function that plants it."""
-    FAULTS[plant.__name__] = plant
-    return plant
+def registry() -> tuple[dict[str, Fault], Callable[[Fault], Fault]]:
+    """Faults by the name of the function that plants each, and what registers one."""
+    faults: dict[str, Fault] = {}
+
+    def fault(plant: Fault) -> Fault:
+        faults[plant.__name__] = plant
+        return plant
+
+    return faults, fault
+
+
+FAULTS, fault = registry()
 
 
 def nothing(*_: Any, **__: Any) -> None:

@@ -29,16 +29,10 @@ from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.routing.stopping import Stopping
 from reasonchip_broker.routing.streams import Streams
 from reasonchip_broker.routing.table import RouteTable
-from tests.property.test_planted_faults import Fault, after, nothing, walk_all
+from tests.property.test_planted_faults import after, nothing, registry, walk_all
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 
-FAULTS: dict[str, Fault] = {}
-
-
-def fault(plant: Fault) -> Fault:
-    """Register a fault by the name of the function that plants it."""
-    FAULTS[plant.__name__] = plant
-    return plant
+FAULTS, fault = registry()
 
 
 # Attempts

@@ -20,18 +20,12 @@ from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.sessions import Sessions
 from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.switchboard import Switchboard
-from tests.property.test_planted_faults import Fault, after, nothing, walk_all
+from tests.property.test_planted_faults import after, nothing, registry, walk_all
 from tests.unit.switchboard.interpreted import needs_interpreted_core
 
-FAULTS: dict[str, Fault] = {}
+FAULTS, fault = registry()
 SEEDS = range(200)
 """More than elsewhere: what takes a read of just these frames is rare."""
-
-
-def fault(plant: Fault) -> Fault:
-    """Register a fault by the name of the function that plants it."""
-    FAULTS[plant.__name__] = plant
-    return plant
 
 
 def before(patch: pytest.MonkeyPatch, owner: type, name: str, more: Any) -> None:

@@ -8,18 +8,11 @@ import pytest
 from reasonchip_broker.protocol.codes import ENCODING_BYTES, Code
 from reasonchip_broker.routing import affinity
 from reasonchip_broker.routing.affinity import Ring
-from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.scheduling import Limit, Scheduling
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 from tests.unit.routing.scenes import inside
-from tests.unit.switchboard.limiting import ran
+from tests.unit.switchboard.limiting import ran, run_out, worker_of
 from tests.unit.switchboard.test_labels import labelled
-
-
-def of(link: FakeLink) -> Worker:
-    worker = link.peer.worker
-    assert worker is not None
-    return worker
 
 
 def sticking(**rules: object) -> SwitchboardDriver:
@@ -90,9 +83,9 @@ def test_of_200_keys_over_20_workers_at_most_a_tenth_moves_when_one_is_restarted
     def a_round() -> dict[str, str]:
         homes, running = {}, []
         for number in range(200):
-            least = min(of(link).busy for link in workers.values())
+            least = min(worker_of(link).busy for link in workers.values())
             cookie, link = hold(driver, client, list(workers.values()), f"key{number}")
-            assert of(link).busy - 1 <= least + 10, "more loaded than the least loaded one by over a half of its slots"
+            assert worker_of(link).busy - 1 <= least + 10, "more loaded than the least loaded one by over a half of its slots"
             running.append((cookie, link))
             homes[f"key{number}"] = next(name for name, other in workers.items() if other is link)
         for cookie, link in running:
@@ -167,7 +160,7 @@ def test_a_new_key_of_a_heavy_job_goes_to_a_worker_that_has_the_slots() -> None:
         cookie = driver.run(client, "heavy", aff=f"k{number}")
         assert cookie in ran(free)
         driver.result(free, cookie)
-    assert of(full).busy == 2
+    assert worker_of(full).busy == 2
 
 
 # Load wins
@@ -213,7 +206,7 @@ def test_a_worker_that_becomes_free_takes_the_job_that_waits_for_it() -> None:
     driver.result(home, waiting[0])
     assert ran(home) == waiting[1:]
     assert [ran(worker) for worker in workers] == [[], []]
-    assert of(home).pool.turns.levels == 0, "nobody asks any more who waits"
+    assert worker_of(home).pool.turns.levels == 0, "nobody asks any more who waits"
 
 
 def test_who_waits_for_one_worker_and_who_waits_for_any_take_turns_by_priority_and_share() -> None:
@@ -378,11 +371,5 @@ def test_affinity_never_loses_a_job_nor_leaves_a_slot_idle_for_longer_than_its_w
         for worker in workers:
             held |= dict.fromkeys(ran(worker), worker)
     workers.append(driver.worker(5))
-    for _ in range(len(cookies)):
-        for worker in workers:
-            held |= dict.fromkeys(ran(worker), worker)
-        for cookie in sorted(held):
-            driver.result(held.pop(cookie), cookie)
-        driver.advance(0.1)
-    assert (driver.switchboard.waiting, held) == (0, {})
+    run_out(driver, workers, held, len(cookies))
     assert not inside(driver).backlog._sticky

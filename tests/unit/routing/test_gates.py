@@ -10,7 +10,7 @@ from reasonchip_broker.routing import backlog, gates
 from reasonchip_broker.scheduling import Limit, Per, Scheduling
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 from tests.unit.routing.scenes import inside
-from tests.unit.switchboard.limiting import limited, one, ran
+from tests.unit.switchboard.limiting import limited, one, ran, run_out
 
 
 def test_a_limit_shares_its_room_evenly_and_by_priority() -> None:
@@ -172,10 +172,4 @@ def test_limits_are_kept_and_nothing_waits_without_one_whatever_happens(seed: in
         assert len(held) <= 5
     driver.configure(Scheduling(limits=LIMITS))
     workers.append(driver.worker(5))
-    for _ in range(300):
-        for worker in workers:
-            held |= dict.fromkeys(ran(worker), worker)
-        for cookie in sorted(held):
-            driver.result(held.pop(cookie), cookie)
-        driver.advance(0.1)
-    assert (driver.switchboard.waiting, held) == (0, {})
+    run_out(driver, workers, held, 300)

@@ -5,23 +5,16 @@ import random
 import pytest
 
 from reasonchip_broker.protocol.codes import ENCODING_BYTES, Code, Dialect, PacketType
-from reasonchip_broker.routing.roster import Worker
 from reasonchip_broker.scheduling import Limit, Scheduling
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 from tests.unit.routing.scenes import inside
-from tests.unit.switchboard.limiting import ran
+from tests.unit.switchboard.limiting import ran, run_out, worker_of
 
 SLOTS = {"heavy": 3, "double": 2, "whole": 4}
 
 
 def weighed(**settings: object) -> SwitchboardDriver:
     return SwitchboardDriver(scheduling=Scheduling(slots=SLOTS, **settings))  # type: ignore[arg-type]
-
-
-def inside_of(link: FakeLink) -> Worker:
-    worker = link.peer.worker
-    assert worker is not None
-    return worker
 
 
 def why(driver: SwitchboardDriver, client: FakeLink, cookie: bytes) -> str:
@@ -39,10 +32,10 @@ def test_a_heavy_job_takes_its_slots_of_one_worker_and_gives_them_back(encoding:
     heavy = driver.run(client, "heavy", encoding=encoding)
     light = [driver.run(client, encoding=encoding) for _ in range(3)]
     assert ran(worker) == [heavy, light[0]]
-    assert inside_of(worker).busy == 4
+    assert worker_of(worker).busy == 4
     driver.result(worker, heavy)
     assert ran(worker) == light[1:]
-    assert inside_of(worker).busy == 3
+    assert worker_of(worker).busy == 3
 
 
 def test_slots_of_several_workers_do_not_add_up() -> None:
@@ -82,9 +75,9 @@ def test_existing_workers_have_heavy_jobs_too_and_all_their_slots_rest() -> None
     driver = SwitchboardDriver(scheduling=Scheduling(slots=SLOTS), json_slot_rest_ms=100)
     client, worker = driver.client(), driver.worker(4, dialect=Dialect.JSON)
     driver.result(worker, driver.run(client, "heavy"))
-    assert (inside_of(worker).busy, inside_of(worker).pool.resting) == (3, 3)
+    assert (worker_of(worker).busy, worker_of(worker).pool.resting) == (3, 3)
     driver.advance(0.11)
-    assert (inside_of(worker).busy, inside_of(worker).pool.resting) == (0, 0)
+    assert (worker_of(worker).busy, worker_of(worker).pool.resting) == (0, 0)
 
 
 def test_all_slots_of_a_heavy_job_are_withheld_until_its_worker_lets_go() -> None:
@@ -93,9 +86,9 @@ def test_all_slots_of_a_heavy_job_are_withheld_until_its_worker_lets_go() -> Non
     heavy = driver.run(client, "heavy")
     driver.cancel(client, heavy)
     driver.advance(driver.limits.cancel_grace_s + driver.limits.kill_grace_s + 1)
-    assert (inside_of(worker).busy, inside_of(worker).withheld) == (3, 3)
+    assert (worker_of(worker).busy, worker_of(worker).withheld) == (3, 3)
     driver.fail(worker, heavy, Code.CANCELLED)
-    assert (inside_of(worker).busy, inside_of(worker).withheld) == (0, 0)
+    assert (worker_of(worker).busy, worker_of(worker).withheld) == (0, 0)
 
 
 def test_a_heavy_job_lends_all_its_slots_out_and_gets_all_of_them_back_before_others() -> None:
@@ -109,7 +102,7 @@ def test_a_heavy_job_lends_all_its_slots_out_and_gets_all_of_them_back_before_ot
     for cookie in light[:2]:
         driver.result(worker, cookie)
     assert worker.take_kinds(PacketType.RESUME) == []
-    assert inside_of(worker).busy == 2, "what is free is kept for it"
+    assert worker_of(worker).busy == 2, "what is free is kept for it"
     driver.result(worker, light[2])
     assert worker.take_kinds(PacketType.RESUME)[0].cookie == heavy
     driver.result(worker, light[3])
@@ -137,7 +130,7 @@ def test_a_worker_that_comes_back_has_its_heavy_job_with_all_slots() -> None:
     driver.disconnect(worker)
     again = driver.worker(4, name="w", process=bytes(16), grace_s=30, held=[(heavy, 1)])
     assert again.kept == [(heavy, 1)]
-    assert inside_of(again).busy == 3
+    assert worker_of(again).busy == 3
 
 
 # Gathering
@@ -153,10 +146,10 @@ def test_slots_are_gathered_for_a_heavy_job_instead_of_going_to_light_ones_for_e
     ran(worker)
     for left in (3, 2):
         driver.result(worker, running.pop())
-        assert (ran(worker), inside_of(worker).busy, inside_of(worker).set_aside) == ([], left, True)
+        assert (ran(worker), worker_of(worker).busy, worker_of(worker).set_aside) == ([], left, True)
     driver.result(worker, running.pop())
     assert ran(worker) == [heavy]
-    assert not inside_of(worker).set_aside
+    assert not worker_of(worker).set_aside
     driver.result(worker, running.pop())
     assert len(ran(worker)) == 1
 
@@ -166,7 +159,7 @@ def test_what_arrives_does_not_get_slots_that_are_gathered() -> None:
     client, worker = driver.client(), driver.worker(4)
     running = [driver.run(client) for _ in range(2)]
     heavy = driver.run(client, "heavy")
-    assert inside_of(worker).set_aside, "at once, although nobody waited when it came"
+    assert worker_of(worker).set_aside, "at once, although nobody waited when it came"
     late = driver.run(client, encoding=ENCODING_BYTES)
     assert ran(worker) == running
     driver.result(worker, running[0])
@@ -185,7 +178,7 @@ def test_of_a_pool_one_worker_at_most_gathers_and_the_others_go_on() -> None:
     assert sum(map(len, by_worker.values())) == len(running)
     for worker in workers:
         driver.result(worker, by_worker[worker.number].pop())
-    assert [inside_of(worker).set_aside for worker in workers] == [True, False, False]
+    assert [worker_of(worker).set_aside for worker in workers] == [True, False, False]
     assert [ran(worker) for worker in workers] == [[], [light[0]], [light[1]]]
     assert why(driver, client, heavies[0]) == "no_free_slot"
 
@@ -199,9 +192,9 @@ def test_a_worker_with_more_free_slots_takes_over_and_the_other_goes_on() -> Non
     heavy = driver.run(client, "heavy")
     light = [driver.run(client, prio=0) for _ in range(3)]
     driver.result(first, mine[0])
-    assert inside_of(first).set_aside
+    assert worker_of(first).set_aside
     driver.result(second, doubles[0])
-    assert (inside_of(first).set_aside, inside_of(second).set_aside) == (False, True)
+    assert (worker_of(first).set_aside, worker_of(second).set_aside) == (False, True)
     assert ran(first)[4:] == [light[0]]
     driver.result(second, doubles[1])
     assert ran(second)[2:] == [heavy, light[1]]
@@ -215,10 +208,10 @@ def test_a_worker_that_has_the_slots_takes_a_heavy_job_though_another_one_gather
     large = driver.run(client, "heavy"), driver.run(client)
     heavy = driver.run(client, "heavy")
     driver.result(first, mine[0])
-    assert inside_of(first).set_aside
+    assert worker_of(first).set_aside
     driver.result(second, large[0])
     assert heavy in ran(second)
-    assert not inside_of(first).set_aside
+    assert not worker_of(first).set_aside
 
 
 def test_a_lighter_heavy_job_runs_where_it_fits_though_one_that_needs_more_is_gathered_for() -> None:
@@ -233,7 +226,7 @@ def test_a_lighter_heavy_job_runs_where_it_fits_though_one_that_needs_more_is_ga
     double = driver.run(client, "double")
     ran(second)
     driver.result(second, doubles[0])
-    assert (inside_of(first).set_aside, ran(second)) == (True, [double])
+    assert (worker_of(first).set_aside, ran(second)) == (True, [double])
     assert why(driver, client, whole) == "no_free_slot"
 
 
@@ -245,7 +238,7 @@ def test_slots_that_were_gathered_go_to_others_when_the_job_needs_them_no_more(h
     running = [driver.run(client) for _ in range(3)]
     heavy = driver.run(client, "heavy")
     light = driver.run(client)
-    assert inside_of(worker).set_aside
+    assert worker_of(worker).set_aside
     ran(worker)
     if how == "cancel":
         driver.cancel(client, heavy)
@@ -256,7 +249,7 @@ def test_slots_that_were_gathered_go_to_others_when_the_job_needs_them_no_more(h
         driver.configure(Scheduling(slots={}))
         assert ran(worker) == [heavy]
         driver.result(worker, heavy)
-    assert ran(worker) == [light] if how != "limit" else inside_of(worker).set_aside
+    assert ran(worker) == [light] if how != "limit" else worker_of(worker).set_aside
 
 
 def test_a_worker_that_drains_or_goes_away_gathers_no_more_and_another_one_does() -> None:
@@ -269,13 +262,13 @@ def test_a_worker_that_drains_or_goes_away_gathers_no_more_and_another_one_does(
         assert sum(map(len, held.values())) == len(running)
         driver.result(first, held[first.number].pop())
         gatherer, other = first, second
-        assert inside_of(gatherer).set_aside
+        assert worker_of(gatherer).set_aside
         if leave == "drain_worker":
             driver.drain_worker(client, "first")
         else:
             getattr(driver, leave)(gatherer)
         driver.result(other, held[other.number].pop())
-        assert inside_of(other).set_aside, leave
+        assert worker_of(other).set_aside, leave
         for _ in range(2):
             driver.result(other, held[other.number].pop())
         assert ran(other) == [heavy], leave
@@ -389,11 +382,5 @@ def test_slots_are_never_oversubscribed_nor_left_idle_nor_gathered_for_ever(seed
             held |= dict.fromkeys(ran(worker), worker)
     driver.configure(rules)
     workers.append(driver.worker(5))
-    for _ in range(len(cookies)):
-        for worker in workers:
-            held |= dict.fromkeys(ran(worker), worker)
-        for cookie in sorted(held):
-            driver.result(held.pop(cookie), cookie)
-        driver.advance(0.1)
-    assert (driver.switchboard.waiting, held) == (0, {})
-    assert not any(inside_of(worker).busy or inside_of(worker).set_aside for worker in workers)
+    run_out(driver, workers, held, len(cookies))
+    assert not any(worker_of(worker).busy or worker_of(worker).set_aside for worker in workers)

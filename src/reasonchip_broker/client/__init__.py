@@ -44,7 +44,8 @@ from reasonchip_broker.peer.options import Options
 from reasonchip_broker.peer.status import JobStatus
 
 if TYPE_CHECKING:
-    from reasonchip_broker.client.blocking import BlockingBatch, BlockingClient, BlockingJob
+    from reasonchip_broker.client.blocking import BlockingBatch, BlockingClient
+    from reasonchip_broker.client.blocking_job import BlockingJob
     from reasonchip_broker.client.executor import ClientExecutor
 
 __all__ = [
@@ -95,10 +96,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # An asyncio application need not load what is for others.
-    if name in ("BlockingBatch", "BlockingClient", "BlockingJob"):
+    if name in ("BlockingBatch", "BlockingClient"):
         from reasonchip_broker.client import blocking
 
         return getattr(blocking, name)
+    if name == "BlockingJob":
+        from reasonchip_broker.client.blocking_job import BlockingJob
+
+        return BlockingJob
     if name == "ClientExecutor":
         from reasonchip_broker.client.executor import ClientExecutor
 

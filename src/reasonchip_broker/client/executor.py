@@ -6,7 +6,8 @@ from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from typing import Any, Unpack
 
-from reasonchip_broker.client.blocking import BlockingClient, BlockingJob, BlockingSubmitter
+from reasonchip_broker.client.blocking import BlockingClient, BlockingSubmitter
+from reasonchip_broker.client.blocking_job import BlockingJob
 from reasonchip_broker.client.client import DEFAULT_URL
 from reasonchip_broker.peer.options import OptionChanges
 

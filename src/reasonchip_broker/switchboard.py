@@ -87,8 +87,9 @@ class Switchboard:
             PacketType.REGISTER: requests.register,
             PacketType.RESULT + OVERSIZED: requests.oversized_result,
         }
+        operator: Handlers = {PacketType.DRAIN: requests.drain_worker, PacketType.QUEUE: requests.queue}
         binary = {
-            Role.CLIENT: {**client, **requests.of_clients, PacketType.DRAIN: requests.drain_worker},
+            Role.CLIENT: {**client, **requests.of_clients, **operator},
             Role.WORKER: {**client, **requests.of_clients, **worker, **requests.of_workers, PacketType.DRAIN: requests.drain},
         }
         greeting: Handlers = {PacketType.HELLO: self._hello, PacketType.GOODBYE: self._goodbye, ELSE: self._out_of_order}

@@ -79,6 +79,32 @@ HISTORY = [
     schemas.AttemptRecord(1, "gpu-7", "WORKER_WENT_AWAY", 1200),
     schemas.AttemptRecord(2, "gpu-8", "WORKER_WENT_AWAY", 700),
 ]
+QUEUE = schemas.QueueReport(
+    wait=3,
+    size=372,
+    sched=1,
+    left=720,
+    pools=[schemas.PoolStatus(serves=["text.*"], cap=4, labels={"zone": "a"}, n=1, slots=4, run=4, wait=3)],
+    keys=[
+        schemas.KeyStatus(key="team-b", named=True, weight=2.0, run=1, wait=1, used=5_000, turn=500),
+        schemas.KeyStatus(key="team-a", named=True, run=3, wait=2, used=9_000, turn=500),
+    ],
+    lines=[
+        schemas.LineStatus(pipe="text.count", prio=4, level=4, key="team-b", n=1, age=1_500, why="no_free_slot"),
+        schemas.LineStatus(
+            pipe="text.book",
+            prio=4,
+            level=4,
+            key="team-a",
+            n=2,
+            age=800,
+            why="limit_reached",
+            msg="the limit 'books' is reached",
+        ),
+    ],
+    limits=[schemas.LimitStatus(name="books", run=2, most=2, wait=2, shut=True)],
+    of=[1, 2, 2, 1],
+)
 TWO = msgspec.msgpack.encode([2])
 
 BUILT: dict[str, bytes] = {
@@ -112,6 +138,7 @@ BUILT: dict[str, bytes] = {
         job=schemas.JobStatus(state="over", out=Code.OK),
     ),
     "reply_status": packets.reply(PacketType.STATUS, Code.OK, "it lent its slot out", cookie=COOKIE, number=6, job=TREE),
+    "reply_queue": packets.reply(PacketType.QUEUE, Code.OK, "3 jobs wait", number=8, queue=QUEUE),
     "reply_resumed": packets.reply(PacketType.REGISTER, Code.OK, "registered", number=1, held=[(COOKIE, 1)]),
     "register": packets.register(schemas.RegisterMeta(cap=4, serves=["text.*", "ping"], labels={"zone": "a"})),
     "register_resume": packets.register(schemas.RegisterMeta(cap=4, serves=["text.*"], held=[(COOKIE, 1), (CHILD, 2)])),
@@ -138,6 +165,7 @@ BUILT: dict[str, bytes] = {
     "ack": packets.ack(2),
     "attach": packets.attach(COOKIE, first=4, number=5),
     "status": packets.status(COOKIE, tree=True, number=6),
+    "queue": packets.queue(2, number=8),
     "park": packets.park(COOKIE, 1),
     "resume": packets.resume(COOKIE, 1),
     "extend": packets.extend(COOKIE, 1, 60_000),

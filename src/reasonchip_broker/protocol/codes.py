@@ -44,6 +44,7 @@ class PacketType(IntEnum):
     RESUME = 27
     EXTEND = 28
     DRAIN = 29
+    QUEUE = 30
 
 
 class Code(IntEnum):

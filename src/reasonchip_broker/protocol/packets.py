@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from reasonchip_broker.limits import Limits
+from reasonchip_broker.limits import QUEUE_ROWS, Limits
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX, encode
 from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType
@@ -67,9 +67,12 @@ def reply(
     job: schemas.JobStatus | None = None,
     held: Sequence[tuple[bytes, int]] = (),
     count: int = 0,
+    queue: schemas.QueueReport | None = None,
 ) -> bytes:
     """REPLY: the answer to the request of type `to` with that number (RUN: with that cookie)."""
-    meta = schemas.ReplyMeta(to=to, msg=sentence[:SENTENCE_CHARS_MAX], retry=retry_ms, job=job, held=list(held), n=count)
+    meta = schemas.ReplyMeta(
+        to=to, msg=sentence[:SENTENCE_CHARS_MAX], retry=retry_ms, job=job, held=list(held), n=count, queue=queue
+    )
     return encode(PacketType.REPLY, code=code, cookie=cookie, number=number, meta=schemas.encode_meta(meta))
 
 
@@ -155,6 +158,11 @@ def attach(cookie: bytes, *, first: int = 0, take: bool = True, number: int = 0)
 def status(cookie: bytes, *, tree: bool = False, number: int = 0) -> bytes:
     """STATUS: where is this job?"""
     return encode(PacketType.STATUS, cookie=cookie, number=number, meta=schemas.encode_meta(schemas.StatusMeta(tree=tree)))
+
+
+def queue(rows: int = QUEUE_ROWS, number: int = 0) -> bytes:
+    """QUEUE: who waits for what? In so many rows of each table."""
+    return encode(PacketType.QUEUE, number=number, meta=schemas.encode_meta(schemas.QueueMeta(rows=rows)))
 
 
 def park(cookie: bytes, attempt: int) -> bytes:

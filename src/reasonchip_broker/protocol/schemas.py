@@ -14,6 +14,8 @@ from reasonchip_broker.limits import (
     NAME_CHARS_MAX,
     PRIORITIES,
     PRIORITY_DEFAULT,
+    QUEUE_ROWS,
+    QUEUE_ROWS_MAX,
     RETRY_NAMES_MAX,
     WORKER_CAPACITY_MAX,
     WORKER_HELD_MAX,
@@ -97,11 +99,101 @@ class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     kids: list["JobStatus"] = []
 
 
+class PoolStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Workers that offer the same, which is to say: of each, the same patterns (`serves`), labels, capacity (`cap`) and protocol.
+
+    There are `n` of them, of which some drain (`drain`), are too slow (`slow`), or are set aside for a job that takes several slots
+    (`aside`). On `run` of their `slots` jobs run; so many are `free` for the next job, withheld until their worker reports (`held`), or
+    resting (`rest`). `wait` jobs wait that they serve. `more` patterns and labels are left out.
+    """
+
+    serves: list[str]
+    cap: Unsigned
+    labels: dict[str, str] = {}
+    more: Unsigned = 0
+    json: bool = False
+    n: Unsigned = 0
+    drain: Unsigned = 0
+    slow: Unsigned = 0
+    aside: Unsigned = 0
+    slots: Unsigned = 0
+    run: Unsigned = 0
+    free: Unsigned = 0
+    held: Unsigned = 0
+    rest: Unsigned = 0
+    wait: Unsigned = 0
+
+
+class KeyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A fairness key: its name, or, if it is not `named`, the connection that it stands for; its `weight`; the slots that it has now
+    (`run`), and its jobs that wait (`wait`). `used`: milliseconds of slot-time lately; `turn`: of one of its jobs, as far as is known.
+    """
+
+    key: str
+    named: bool = False
+    weight: float = 1.0
+    run: Unsigned = 0
+    wait: Unsigned = 0
+    used: Unsigned = 0
+    turn: Unsigned = 0
+
+
+class LineStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Jobs that wait for the same: of one pipeline, of the same wishes (`need`, `like`), priority (`prio`; with its age it counts as
+    `level`) and fairness key. `n` of them, the oldest for `age` milliseconds; `why` and `msg` are said of that one, as STATUS does."""
+
+    pipe: str
+    prio: Unsigned
+    level: Unsigned
+    key: str
+    n: Unsigned
+    json: bool = False
+    need: dict[str, str] = {}
+    like: dict[str, str] = {}
+    age: Unsigned = 0
+    why: str = ""
+    msg: Sentence = ""
+
+
+class LimitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A count of one of the operator's limits: its name and whose count it is (`of`: a pipeline, a principal, a fairness key; "" for
+    all jobs). `run` jobs run, of at most `most` (nil: any number); `wait` jobs wait that it is about. If it holds them back now, it is
+    `shut`; `opens`: then for so many milliseconds yet, if it is time that opens it.
+    """
+
+    name: str
+    of: str = ""
+    run: Unsigned = 0
+    most: Unsigned | None = None
+    wait: Unsigned = 0
+    shut: bool = False
+    opens: Unsigned = 0
+
+
+class QueueReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who waits for what. `wait` jobs wait for a slot, of `size` bytes; `sched` for their time; `left` jobs an hour have left the queue
+    lately. `others` of those that wait are other principals', and shown nowhere else.
+
+    Then as many rows of each table as were asked for, those that matter most; `of` says how many there would be of each, in that order.
+    """
+
+    wait: Unsigned = 0
+    size: Annotated[int, Meta(ge=0)] = 0
+    sched: Unsigned = 0
+    left: Unsigned = 0
+    others: Unsigned = 0
+    pools: list[PoolStatus] = []
+    keys: list[KeyStatus] = []
+    lines: list[LineStatus] = []
+    limits: list[LimitStatus] = []
+    of: Annotated[list[Unsigned], Meta(max_length=4)] = []
+
+
 class ReplyMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     """REPLY: the type of the request (`to`), a sentence, and when to try again (milliseconds).
 
     `job` answers STATUS and ATTACH, and a RUN that was sent again; `held` answers a REGISTER that resumes: the (cookie, attempt) pairs
-    that the worker keeps; `n` is to how many jobs a CANCEL of a batch went.
+    that the worker keeps; `n` is to how many jobs a CANCEL of a batch went; `queue` answers QUEUE.
     """
 
     to: Unsigned
@@ -110,6 +202,7 @@ class ReplyMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     job: JobStatus | None = None
     held: list[tuple[Uuid, Unsigned]] = []
     n: Unsigned = 0
+    queue: QueueReport | None = None
 
 
 class RegisterMeta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -209,6 +302,12 @@ class StatusMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     """STATUS: whether the job's children are asked for too."""
 
     tree: bool = False
+
+
+class QueueMeta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """QUEUE: how many rows of each table are wanted at most."""
+
+    rows: Annotated[int, Meta(ge=0, le=QUEUE_ROWS_MAX)] = QUEUE_ROWS
 
 
 class DrainMeta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -327,6 +426,7 @@ cancel_meta = Decoder(CancelMeta)
 chunk_meta = Decoder(ChunkMeta)
 attach_meta = Decoder(AttachMeta)
 status_meta = Decoder(StatusMeta)
+queue_meta = Decoder(QueueMeta)
 drain_meta = Decoder(DrainMeta)
 
 

@@ -13,6 +13,7 @@ taken, so that no timer is needed: whoever takes one first looks at which lines 
 """
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from reasonchip_broker.errors import InternalError
@@ -278,14 +279,20 @@ class Backlog:
         if self._ageing_s:
             head = line.head()
             if head is not None:
-                waited = int((now - head.queued_at) / self._ageing_s)
-                # Division rounds: what counts is when the next level is due.
-                waited += head.queued_at + (waited + 1) * self._ageing_s <= now
-                level = min(_TOP, line.priority + waited)
+                level = self.level_of(line, head, now)
                 if level != line.level:
                     line.level = level
                     self._list_everywhere(line, now)
                 self._watch(line, head)
+
+    def level_of(self, line: Line, head: Route, now: float) -> int:
+        """The priority that a line counts for, with the age of its first job."""
+        if not self._ageing_s:
+            return line.priority
+        waited = int((now - head.queued_at) / self._ageing_s)
+        # Division rounds: what counts is when the next level is due.
+        waited += head.queued_at + (waited + 1) * self._ageing_s <= now
+        return min(_TOP, line.priority + waited)
 
     def _promote(self, now: float) -> None:
         """Lines whose first job has waited for so long count for more."""
@@ -428,6 +435,10 @@ class Backlog:
         account.bytes -= size
         if not line.size:
             self._drop_line(line)
+
+    def waiting(self) -> Iterator[EligibilityClass]:
+        """The classes of which a job waits."""
+        return (kind for kind in self._classes.values() if kind.size)
 
     def waiting_for(self, pools: list[Pool], at_most: int) -> int:
         """How many jobs wait that workers of these pools may run; counted no further than `at_most`."""

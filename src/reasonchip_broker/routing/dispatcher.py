@@ -27,6 +27,7 @@ from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.outcomes import Outcomes
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.pressure import Pressure
+from reasonchip_broker.routing.report import Report
 from reasonchip_broker.routing.roster import Roster, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import Scheduled
@@ -68,6 +69,7 @@ class Dispatcher:
         "limits",
         "outcomes",
         "pressure",
+        "report",
         "roster",
         "routes",
         "scheduled",
@@ -113,6 +115,7 @@ class Dispatcher:
         self.family = Family(self)
         self.sessions = Sessions(self)
         self.followers = Followers(self)
+        self.report = Report(self)
 
     @property
     def live(self) -> int:

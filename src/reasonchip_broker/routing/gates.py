@@ -313,6 +313,14 @@ class Gates:
         for gate in self._gates.values():
             gate.is_shut = not gate.may_pass(self._clock.now)
 
+    def counts(self, principal: str) -> "Iterator[tuple[str, LimitGate]]":
+        """The gates at which something runs or waits, and whose they are: those for all, and those of this principal."""
+        for key, gate in self._gates.items():
+            if gate.running or gate.lines:
+                per = gate.limit.per
+                if per is Per.ALL or per is Per.PIPELINE or principal in (key[1], key[-2]):
+                    yield key[-1] if per is not Per.ALL else "", gate
+
     def invariants(self, lines: "list[Line]", pools: "list[Pool]") -> None:
         """Raise InternalError if a gate counts what is not so. `lines` are all in which a job waits."""
         running: dict[LimitGate, int] = {}

@@ -69,6 +69,11 @@ class Pressure:
         self._drains: dict[Account, Drain] = {}
         """Of accounts that have been full, while something of theirs waits."""
 
+    @property
+    def rate(self) -> float:
+        """How many jobs a second have left the queue lately; 0 if nothing is known."""
+        return self._total.rate(self._clock.now)
+
     def left(self, account: Account) -> None:
         """A job waits no longer."""
         now = self._clock.now

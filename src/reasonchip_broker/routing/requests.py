@@ -127,6 +127,15 @@ class Requests:
             )
             dispatcher.effects.send(peer, reply)
 
+    def queue(self, peer: Peer, frame: Frame) -> None:
+        """QUEUE from a client, for an operator: who waits for what."""
+        meta = self.read(peer, frame, schemas.queue_meta)
+        if meta is not None:
+            report = self._dispatcher.report.of(peer.principal, meta.rows)
+            sentence = "1 job waits" if report.wait == 1 else f"{report.wait:,} jobs wait"
+            reply = packets.reply(PacketType.QUEUE, Code.OK, sentence, number=frame[5], queue=report)
+            self._dispatcher.effects.send(peer, reply)
+
     def _ack(self, peer: Peer, frame: Frame) -> None:
         self._dispatcher.outcomes.acknowledge(peer, frame[5])
 

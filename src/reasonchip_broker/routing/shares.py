@@ -119,6 +119,15 @@ class Share:
             return self.usage + self.running * self.turn_s * self._shares.scale * self.per_weight
         return self.usage
 
+    def used_s(self, now: float) -> float:
+        """Slot-seconds that it has used lately: those of long ago count for less. Who looks changes nothing."""
+        running_s = self.running * self._shares.scaled(self._since, now) if self.running else 0.0
+        return (self.usage / self.per_weight + running_s) / self._shares.scale
+
+    def place(self, now: float) -> float:
+        """The least goes first, as `order` has it; but who looks changes nothing."""
+        return (self.used_s(now) + self.running * self.turn_s) * self.per_weight
+
     def _count(self, now: float) -> None:
         """Add up what it has used until now."""
         elapsed_s = now - self._since
@@ -151,10 +160,6 @@ class Share:
     def lift(self, by: float) -> None:
         """It has used less than others that wait, but only since it was not there: that is no credit."""
         self.usage += by
-
-    def used_s(self) -> float:
-        """Slot-seconds that it has used lately, half of those of a half-life ago."""
-        return self.usage / self._shares.scale / self.per_weight
 
     def rescaled(self, factor: float) -> None:
         """All shares count in other units from now on."""

@@ -8,7 +8,7 @@ be replayed, and must give the same trace.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -138,6 +138,7 @@ class SwitchboardDriver:
         process: bytes | None = None,
         grace_s: int = 0,
         held: Sequence[tuple[bytes, int]] = (),
+        labels: Mapping[str, str] | None = None,
         principal: str = "",
     ) -> FakeLink:
         """A registered worker; jobs that waited for it are left for `take`. Raises InternalError if it is refused.
@@ -148,7 +149,7 @@ class SwitchboardDriver:
         link = self.connect(Role.WORKER, dialect, principal=principal)
         if dialect == Dialect.BINARY:
             self.greet(link, schemas.HelloMeta(name=name, inst=process, grace=grace_s))
-        self.register(link, capacity, serves, held=held)
+        self.register(link, capacity, serves, held=held, labels=labels)
         answer = decode(link.unread.pop(0))
         if (answer.kind, answer.code) != (PacketType.REPLY, Code.OK):
             raise InternalError(f"a worker that registered was answered with packet {answer.kind}, code {answer.code}")
@@ -231,12 +232,13 @@ class SwitchboardDriver:
         serves: Iterable[str] = ("*",),
         number: int = 1,
         held: Sequence[tuple[bytes, int]] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """A worker sends REGISTER. A JSON worker can say no more than its capacity."""
         if link.dialect == Dialect.JSON:
             self.send_json(link, json_packet("REGISTER", capacity=capacity))
         else:
-            meta = schemas.RegisterMeta(cap=capacity, serves=list(serves), held=list(held))
+            meta = schemas.RegisterMeta(cap=capacity, serves=list(serves), held=list(held), labels=dict(labels or {}))
             self.send(link, packets.register(meta, number))
 
     def result(self, link: FakeLink, cookie: bytes, payload: bytes = b"2", attempt: int = 1) -> None:

@@ -15,6 +15,7 @@ from reasonchip_broker.limits import (
     FRAME_BYTES_SETTABLE,
     HANDSHAKE_FRAME_BYTES_MAX,
     MIB,
+    QUEUE_ROWS_MAX,
     RETRY_NAMES_MAX,
     SESSION_GRACE_S_MAX,
     STATUS_CHILDREN_MAX,
@@ -34,7 +35,15 @@ DUMPS = re.findall(r'^```text title="(\w+)\.hex"\n(.*?)^```$', PAGE, re.MULTILIN
 UNSIGNED_MAX = 0xFFFFFFFF
 
 # What the page calls a map or an array that stands within a map.
-NESTED: dict[type, str] = {schemas.JobStatus: "job status", schemas.AttemptRecord: "attempt record"}
+NESTED: dict[type, str] = {
+    schemas.JobStatus: "job status",
+    schemas.AttemptRecord: "attempt record",
+    schemas.QueueReport: "queue report",
+    schemas.PoolStatus: "pool status",
+    schemas.KeyStatus: "key status",
+    schemas.LineStatus: "line status",
+    schemas.LimitStatus: "limit status",
+}
 
 # The heading under which a schema's table stands.
 SCHEMAS: dict[str, type[msgspec.Struct]] = {
@@ -53,6 +62,12 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "### STATUS": schemas.StatusMeta,
     "### DRAIN": schemas.DrainMeta,
     "### Where a job is": schemas.JobStatus,
+    "### QUEUE": schemas.QueueMeta,
+    "### The queue report": schemas.QueueReport,
+    "#### Pool status": schemas.PoolStatus,
+    "#### Key status": schemas.KeyStatus,
+    "#### Line status": schemas.LineStatus,
+    "#### Limit status": schemas.LimitStatus,
 }
 
 
@@ -88,6 +103,10 @@ def described(kind: inspect.Type) -> str:
             return " or ".join("nil" if isinstance(one, inspect.NoneType) else described(one) for one in types)
         case inspect.BoolType():
             return "bool"
+        case inspect.FloatType():
+            return "float"
+        case inspect.IntType(ge=0, le=None):
+            return "uint"
         case inspect.IntType(ge=least, le=most):
             return "uint" if (least or 0, most or UNSIGNED_MAX) == (0, UNSIGNED_MAX) else f"uint, {least:,}–{most:,}"
         case inspect.StrType(pattern=str()):
@@ -258,6 +277,7 @@ def test_limits_are_those_of_a_broker_that_is_not_configured() -> None:
         ATTEMPTS_MAX,
         RETRY_NAMES_MAX,
         STATUS_CHILDREN_MAX,
+        QUEUE_ROWS_MAX,
         limits.credit_frames,
         limits.credit_bytes_max,
         limits.ring_chunks_max,

@@ -33,6 +33,7 @@ PACKET_TYPES = {
     "RESUME": 27,
     "EXTEND": 28,
     "DRAIN": 29,
+    "QUEUE": 30,
 }
 OUTCOME_NUMBERS = {
     "OK": 0,

@@ -298,7 +298,7 @@ def test_a_share_is_charged_all_slots_of_a_heavy_job() -> None:
         for cookie in cookies:
             driver.result(worker, cookie)
     heavy, light = (share for share in inside(driver).shares.all if share.is_named)
-    assert heavy.used_s() == pytest.approx(3 * light.used_s(), rel=0.01)
+    assert heavy.used_s(0.0) == pytest.approx(3 * light.used_s(0.0), rel=0.01)
     assert [heavy.turn_s, light.turn_s] == [pytest.approx(1.0, rel=0.1)] * 2, "what a job takes of each slot"
 
 

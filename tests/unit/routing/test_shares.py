@@ -27,7 +27,7 @@ def test_slots_count_for_as_long_as_they_are_taken() -> None:
     share.began(1, 14.0)
     share.ended(2, 2, 15.0)
     share.ended(1, 1, 25.0)
-    assert share.used_s() == pytest.approx(2 * 4 + 3 * 1 + 1 * 10, rel=0.001)
+    assert share.used_s(0.0) == pytest.approx(2 * 4 + 3 * 1 + 1 * 10, rel=0.001)
     assert share.running == 0
 
 
@@ -35,11 +35,11 @@ def test_what_was_used_is_worth_half_after_a_half_life() -> None:
     shares = make_shares(half_life_s=60.0)
     share = shares.of_key("", "k")
     runs(share, 0.0, 0.5, slots=100)
-    before = share.used_s()
+    before = share.used_s(0.0)
     for now in (60.0, 120.0):
         shares.advance(now)
-        assert share.used_s() == pytest.approx(before / 2, rel=0.001)
-        before = share.used_s()
+        assert share.used_s(0.0) == pytest.approx(before / 2, rel=0.001)
+        before = share.used_s(0.0)
 
 
 def test_of_what_took_long_the_end_counts_for_more_than_the_beginning() -> None:
@@ -49,7 +49,7 @@ def test_of_what_took_long_the_end_counts_for_more_than_the_beginning() -> None:
     shares.advance(6000.0)
     share.ended(1, 1, 6000.0)
     # The integral of 2^(-t / 60) from 0 to long ago.
-    assert share.used_s() == pytest.approx(60.0 / 0.6931, rel=0.01)
+    assert share.used_s(0.0) == pytest.approx(60.0 / 0.6931, rel=0.01)
 
 
 def test_a_slot_that_is_looked_at_often_counts_as_much_as_one_that_is_looked_at_once() -> None:
@@ -63,7 +63,7 @@ def test_a_slot_that_is_looked_at_often_counts_as_much_as_one_that_is_looked_at_
         often.order(float(second))
     for share in (often, once):
         share.ended(1, 1, 300.0)
-    assert often.used_s() == pytest.approx(once.used_s(), rel=0.02)
+    assert often.used_s(0.0) == pytest.approx(once.used_s(0.0), rel=0.02)
 
 
 def test_a_turn_is_charged_at_once_and_what_was_charged_is_corrected_at_the_end() -> None:
@@ -97,7 +97,7 @@ def test_a_key_of_weight_3_counts_a_third() -> None:
     for share in (one, three):
         runs(share, 0.0, 30.0)
     assert one.order(30.0) == pytest.approx(3 * three.order(30.0))
-    assert one.used_s() == pytest.approx(three.used_s())
+    assert one.used_s(0.0) == pytest.approx(three.used_s(0.0))
 
 
 def test_keys_are_found_by_principal_and_name_and_a_connection_is_its_own() -> None:
@@ -124,12 +124,12 @@ def test_another_half_life_changes_nothing_that_was_counted() -> None:
     share = shares.of_key("", "k")
     runs(share, 0.0, 10.0)
     shares.advance(100.0)
-    before = share.used_s()
+    before = share.used_s(0.0)
     shares.configure(Scheduling(half_life_s=10.0), 100.0)
     shares.advance(100.0)
-    assert share.used_s() == pytest.approx(before)
+    assert share.used_s(0.0) == pytest.approx(before)
     shares.advance(110.0)
-    assert share.used_s() == pytest.approx(before / 2)
+    assert share.used_s(0.0) == pytest.approx(before / 2)
 
 
 def test_numbers_stay_finite_however_long_it_goes_on() -> None:
@@ -143,7 +143,7 @@ def test_numbers_stay_finite_however_long_it_goes_on() -> None:
         orders.append(share.order(second + 0.5))
     assert all(before <= after < float("inf") for before, after in pairwise(orders))
     shares.advance(1e9)
-    assert share.used_s() < 1e-100
+    assert share.used_s(0.0) < 1e-100
 
 
 def test_idle_keys_are_forgotten_beyond_a_bound_and_those_with_jobs_are_not() -> None:

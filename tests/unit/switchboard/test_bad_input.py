@@ -11,9 +11,9 @@ from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDr
 
 CLIENT_SENDS = {
     *(PacketType.RUN, PacketType.CANCEL, PacketType.ACK, PacketType.ATTACH, PacketType.STATUS, PacketType.DRAIN),
-    *(PacketType.INPUT, PacketType.CREDIT),
+    *(PacketType.INPUT, PacketType.CREDIT, PacketType.QUEUE),
 }
-WORKER_SENDS = CLIENT_SENDS | {
+WORKER_SENDS = CLIENT_SENDS - {PacketType.QUEUE} | {
     *(PacketType.RESULT, PacketType.REGISTER, PacketType.PROGRESS),
     *(PacketType.PARK, PacketType.RESUME, PacketType.EXTEND),
 }
@@ -37,7 +37,7 @@ def reply_of(link: FakeLink) -> tuple[int, Code, bytes, int, str]:
 
 
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
-@pytest.mark.parametrize("kind", [0, 7, 15, 30, 31, 99, 254, 255])
+@pytest.mark.parametrize("kind", [0, 7, 15, 31, 32, 99, 254, 255])
 def test_an_unknown_packet_type_is_answered_as_unsupported_and_the_connection_lives(role: Role, kind: int) -> None:
     driver = SwitchboardDriver()
     link = peer(driver, role)

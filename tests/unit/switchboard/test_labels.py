@@ -3,7 +3,7 @@
 import pytest
 
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.codes import ENCODING_BYTES, ENCODING_JSON, Code, Dialect, PacketType, Role
+from reasonchip_broker.protocol.codes import ENCODING_BYTES, ENCODING_JSON, Code, Dialect, PacketType
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 from tests.unit.routing.scenes import inside
 
@@ -12,10 +12,7 @@ H200, A100, EU = {"gpu": "h200"}, {"gpu": "a100"}, {"region": "eu"}
 
 def labelled(driver: SwitchboardDriver, capacity: int = 1, **labels: str) -> FakeLink:
     """A worker with labels."""
-    link = driver.connect(Role.WORKER)
-    driver.greet(link)
-    driver.send(link, packets.register(schemas.RegisterMeta(cap=capacity, serves=["*"], labels=labels)))
-    return link
+    return driver.worker(capacity, labels=labels)
 
 
 def run(driver: SwitchboardDriver, client: FakeLink, encoding: str = ENCODING_BYTES, **options: object) -> bytes:

@@ -11,6 +11,7 @@ from reasonchip_broker.testing.simulation.features.nonsense import Nonsense
 from reasonchip_broker.testing.simulation.features.outcomes import Outcomes
 from reasonchip_broker.testing.simulation.features.parking import Parking
 from reasonchip_broker.testing.simulation.features.reads import Reads
+from reasonchip_broker.testing.simulation.features.report import Reports
 from reasonchip_broker.testing.simulation.features.rules import Rules
 from reasonchip_broker.testing.simulation.features.scheduling import Scheduling
 from reasonchip_broker.testing.simulation.features.sessions import Sessions
@@ -31,6 +32,7 @@ FEATURES: tuple[type[Feature], ...] = (
     Jobs,
     Parking,
     Reads,
+    Reports,
     Nonsense,
     Clock,
 )

@@ -146,6 +146,15 @@ class Rules(Feature):
             found.append(self._passed.setdefault((limit, what), Passed()))
         return tuple(found)
 
+    def running(self) -> dict[tuple[str, str], int]:
+        """How many jobs count for each limit that is for all, and for each pipeline of those for one."""
+        counts = {(limit, what): passed.running for (limit, what), passed in self._passed.items()}
+        return {
+            (limit.name, what): running
+            for (limit, what), running in counts.items()
+            if isinstance(limit, Limit) and isinstance(what, str) and limit.per is not Per.KEY
+        }
+
     def _let_go(self, hold: Hold) -> None:
         for passed in hold.passed:
             passed.running -= 1

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("run", "Run one job and print its result."),
     "attach": ("attach", "Wait for a job by its cookie, or fetch its outcome, whoever ran it."),
     "status": ("status", "Say where a job is and, if it waits, why."),
+    "queue": ("queue", "Show who waits for what: workers, fairness keys, jobs that wait and limits."),
     "send": ("send", "Send input to a running job, whoever ran it."),
     "cancel": ("cancel", "Cancel a job by its cookie, or all jobs of a batch."),
     "drain": ("drain", "Have a worker finish its jobs and leave."),

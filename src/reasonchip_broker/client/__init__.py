@@ -41,6 +41,7 @@ from reasonchip_broker.errors import (
 from reasonchip_broker.peer.inflow import Chunks, Gap, NewAttempt
 from reasonchip_broker.peer.job import Answer, Job, JobState
 from reasonchip_broker.peer.options import Options
+from reasonchip_broker.peer.queue import KeyStatus, LimitStatus, LineStatus, PoolStatus, QueueReport
 from reasonchip_broker.peer.status import JobStatus
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ __all__ = [
     "JobFailed",
     "JobState",
     "JobStatus",
+    "KeyStatus",
+    "LimitStatus",
+    "LineStatus",
     "NewAttempt",
     "NoCapacity",
     "NotAllowed",
@@ -83,6 +87,8 @@ __all__ = [
     "Overloaded",
     "PastAttempt",
     "PipelineFailed",
+    "PoolStatus",
+    "QueueReport",
     "QueueTimeout",
     "ReasonChipError",
     "RemoteProtocolError",

@@ -18,11 +18,12 @@ from reasonchip_broker.client.client import CONNECT_TIMEOUT_S, DEFAULT_URL, Clie
 from reasonchip_broker.client.engine import EXIT_S, Engine
 from reasonchip_broker.client.submitter import BATCH_IN_FLIGHT, IN_FLIGHT, require_many
 from reasonchip_broker.errors import ConnectionLost
-from reasonchip_broker.limits import Limits
+from reasonchip_broker.limits import QUEUE_ROWS, Limits
 from reasonchip_broker.peer.exchange import PATIENCE_S
 from reasonchip_broker.peer.job import Answer
 from reasonchip_broker.peer.maker import JobMaker
 from reasonchip_broker.peer.options import OptionChanges, Options, changed
+from reasonchip_broker.peer.queue import QueueReport
 from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, CloseReason
@@ -218,6 +219,11 @@ class BlockingClient(BlockingSubmitter):
         """Ask the broker where a job is, and why; as `Client.status`."""
         engine = self._running()
         return engine.call(lambda: engine.client.status(cookie, tree=tree))
+
+    def queue(self, *, rows: int = QUEUE_ROWS) -> QueueReport:
+        """Ask the broker who waits for what; as `Client.queue`."""
+        engine = self._running()
+        return engine.call(lambda: engine.client.queue(rows=rows))
 
     def drain(self, worker: str) -> None:
         """Have a worker get no more jobs; as `Client.drain`."""

@@ -7,11 +7,12 @@ from uuid import UUID
 
 from reasonchip_broker.client.link import Link
 from reasonchip_broker.client.submitter import Submitter
-from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, Limits
+from reasonchip_broker.limits import FRAME_BYTES_SETTABLE, QUEUE_ROWS, QUEUE_ROWS_MAX, Limits
 from reasonchip_broker.peer.exchange import PATIENCE_S, Exchange
 from reasonchip_broker.peer.job import Answer, Job
 from reasonchip_broker.peer.maker import JobMaker
 from reasonchip_broker.peer.options import NONCE_BYTES, Options, id_bytes
+from reasonchip_broker.peer.queue import QueueReport
 from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S
 from reasonchip_broker.protocol import schemas
@@ -117,6 +118,16 @@ class Client(Submitter):
         Raises CookieNotFound for a job that the broker does not know, or that is somebody else's; otherwise as `cancel` does.
         """
         return await self._exchange.status(id_bytes("cookie", cookie), tree)
+
+    async def queue(self, *, rows: int = QUEUE_ROWS) -> QueueReport:
+        """Ask the broker who waits for what: workers, fairness keys, waiting jobs and limits, in so many rows of each. For operators.
+
+        Raises ValueError for more than 100 rows or less than none, UnsupportedPacketType at a broker that is older; ConnectError and
+        ConnectionLost as `cancel` does.
+        """
+        if not 0 <= rows <= QUEUE_ROWS_MAX:
+            raise ValueError(f"rows must be from 0 to {QUEUE_ROWS_MAX}, not {rows}")
+        return await self._exchange.queue(rows)
 
     async def drain(self, worker: str) -> None:
         """Have a worker, by its name, get no more jobs; it finishes those that it has. For operators.

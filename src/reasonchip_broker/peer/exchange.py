@@ -39,6 +39,7 @@ from reasonchip_broker.peer.inflow import Inflow
 from reasonchip_broker.peer.job import Answer, Job, JobState
 from reasonchip_broker.peer.outflow import job_over
 from reasonchip_broker.peer.payloads import check_size
+from reasonchip_broker.peer.queue import QueueReport, queue_report
 from reasonchip_broker.peer.receipts import Receipts
 from reasonchip_broker.peer.status import JobStatus, job_status
 from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S, TurnedAway
@@ -238,6 +239,13 @@ class Exchange(Dialogue):
         if meta.job is None:
             raise refused(code, meta)
         return job_status(meta.job, cookie, meta.msg)
+
+    async def queue(self, rows: int) -> QueueReport:
+        """Ask who waits for what. Raises what `cancel` does, and UnsupportedPacketType at an older broker."""
+        code, meta = await self._request(lambda number: packets.queue(rows, number))
+        if meta.queue is None:
+            raise refused(code, meta)
+        return queue_report(meta.queue)
 
     async def drain(self, worker: str) -> None:
         """Have a worker get no more jobs. Raises WorkerNotFound, NotAllowed, and what `cancel` does."""

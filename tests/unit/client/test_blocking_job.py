@@ -56,6 +56,9 @@ class ScriptedBroker(RawBroker):
                 connection.send(packets.result(cookie, 1, b"\x08", "msgpack"))
         elif packet.kind == PacketType.CANCEL:
             connection.send(packets.reply(packet.kind, Code.OK, "", cookie=cookie, number=packet.number, count=3))
+        elif packet.kind == PacketType.QUEUE:
+            queue = schemas.QueueReport(wait=schemas.queue_meta(packet.meta).rows)
+            connection.send(packets.reply(packet.kind, Code.OK, "", number=packet.number, queue=queue))
         elif packet.kind == PacketType.DRAIN:
             connection.send(packets.reply(packet.kind, Code.WORKER_NOT_FOUND, "no such worker", number=packet.number))
 
@@ -127,11 +130,12 @@ def test_iterating_may_end_early_and_the_job_goes_on() -> None:
             job.send(10)
 
 
-def test_status_cancel_and_drain_are_asked_for() -> None:
+def test_status_cancel_queue_and_drain_are_asked_for() -> None:
     with scripted() as client:
         job = client.submit("hold")
         assert job.status().sentence == client.status(job.cookie, tree=True).sentence == "fine"
         assert client.cancel_batch(uuid.uuid4()).jobs == 3
+        assert (client.queue().waiting, client.queue(rows=7).waiting) == (20, 7)
         with pytest.raises(errors.WorkerNotFound):
             client.drain("w")
 

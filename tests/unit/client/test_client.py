@@ -289,6 +289,18 @@ async def test_a_worker_that_goes_away_is_an_outcome() -> None:
             await soon(job)
 
 
+async def test_who_waits_for_what_is_told_in_so_many_rows() -> None:
+    async with real_broker(), Client(CLIENTS) as client:
+        for pipeline in ("p", "q", "r"):
+            client.submit(pipeline, fairness_key="team", detach=True)
+        report = await client.queue(rows=2)
+        assert (report.waiting, report.lines_there, [key.name for key in report.keys]) == (3, 3, ["team"])
+        assert [(line.pipeline, line.why) for line in report.lines] == [("p", "not_served"), ("q", "not_served")]
+        for rows in (-1, 101):
+            with pytest.raises(ValueError, match="rows must be from 0 to 100"):
+                await client.queue(rows=rows)
+
+
 async def test_a_broker_that_drains_refuses_and_stops_with_an_outcome_for_each_job() -> None:
     async with real_broker() as broker, Client(CLIENTS) as client:
         worker = await StubWorker(hold, capacity=1).connect(WORKERS)

@@ -453,6 +453,24 @@ async def test_an_answer_to_another_request_of_the_same_number_is_nobodys() -> N
     assert (await soon(asking)).code is Code.OK
 
 
+async def test_who_waits_for_what_is_asked_for_in_so_many_rows_and_an_old_broker_can_not_tell() -> None:
+    exchange = start()
+    paper = up(exchange)
+    asking = asyncio.create_task(exchange.queue(7))
+    await turns()
+    [queue] = paper.take_packets()
+    assert schemas.queue_meta(queue.meta).rows == 7
+    told = schemas.QueueReport(wait=3)
+    exchange.received(frames(packets.reply(PacketType.QUEUE, Code.OK, "3 jobs wait", number=queue.number, queue=told)))
+    assert (await soon(asking)).waiting == 3
+    asking = asyncio.create_task(exchange.queue(7))
+    await turns()
+    number = paper.take_packets()[0].number
+    exchange.received(frames(packets.reply(PacketType.QUEUE, Code.UNSUPPORTED_PACKET_TYPE, "what?", number=number)))
+    with pytest.raises(errors.UnsupportedPacketType):
+        await soon(asking)
+
+
 async def test_a_worker_is_drained_by_its_name() -> None:
     exchange = start()
     paper = up(exchange)

@@ -451,6 +451,11 @@ class Backlog:
                     count += line.size
                     if count >= at_most:
                         return at_most
+        for line in self._sticky.values() if at_most else ():
+            if line.worker is not None and line.worker.pool in pools:
+                count += 1
+                if count >= at_most:
+                    return at_most
         return count
 
     def invariants(self) -> None:

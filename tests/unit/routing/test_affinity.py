@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from reasonchip_broker.protocol.codes import ENCODING_BYTES, Code
+from reasonchip_broker.protocol.codes import ENCODING_BYTES, Code, Dialect
 from reasonchip_broker.routing import affinity
 from reasonchip_broker.routing.affinity import Ring
 from reasonchip_broker.scheduling import Limit, Scheduling
@@ -328,6 +328,20 @@ def test_points_of_workers_that_are_gone_are_passed_by_and_swept() -> None:
         driver.disconnect(worker)
     assert inside(driver).affinity._rings == {}
     assert list(Ring().after(1)) == []
+
+
+def test_a_slot_that_rests_is_spoken_for_by_a_job_that_waits_for_its_worker_alone() -> None:
+    driver = SwitchboardDriver()
+    client, old, worker = driver.client(), driver.client(Dialect.JSON), driver.worker(2, dialect=Dialect.JSON)
+    first, second = (driver.run(client, aff="chat") for _ in range(2))
+    driver.result(worker, first)
+    waiting = driver.run(client, aff="chat")
+    assert why(driver, client, waiting) == "preferred_worker_busy"
+    driver.run(old)
+    assert [told["rc"] for told in old.take_json()] == ["NO_CAPACITY"]
+    driver.result(worker, second)
+    driver.run(old)
+    assert old.take_json() == [], "the other slot rests too, and is good for this one"
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -99,14 +99,19 @@ class KeptOutcomes:
         if self._bounds_clients:
             for client in clients:
                 self.settle_client(client)
+        self.settle_all()
+        if count > limits.spent_max:
+            self._drop_marks()
+        self.changed, self._settled_at = False, now
+
+    def settle_all(self) -> None:
+        """Of more outcomes than there may be in all, the oldest make room."""
+        count, limits = len(self._kept), self._limits
         if count > limits.outcomes_max or count * UNSEEN_BYTES > limits.outcomes_bytes_max:
             # One whose time ended since may have had to make room before that was noticed, and then its cookie is known yet.
             self._kept = {cookie: kept for cookie, kept in self._kept.items() if kept.gone_at > self._settled_at}
             unspent = [kept for kept in self._kept.values() if not kept.is_spent]
             self._make_room(unspent, limits.outcomes_max, limits.outcomes_bytes_max)
-        if count > limits.spent_max:
-            self._drop_marks()
-        self.changed, self._settled_at = False, now
 
     def settle_client(self, client: End, coming: int = 0) -> None:
         """A client that does not acknowledge keeps its newest outcomes; `coming` more are on their way to it in this step."""

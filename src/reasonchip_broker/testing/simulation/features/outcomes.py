@@ -51,6 +51,7 @@ class Outcomes(Feature):
             return
         if end.acknowledged <= total <= len(end.results):
             # What its own requests led to in this very read may have been at the expense of what it acknowledges only now.
+            model.outcomes.settle_all()
             model.outcomes.settle_client(end, sum(number == end.link.number for number, _ in model.step.outcomes))
             for kept in end.results[end.acknowledged : total]:
                 # Of one that another connection owns, or owned, only the owner's word counts.

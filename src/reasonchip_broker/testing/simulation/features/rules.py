@@ -68,7 +68,8 @@ class Rules(Feature):
     def __init__(self, world: "World") -> None:
         super().__init__(world)
         self._passed: dict[tuple[object, ...], Passed] = {}
-        self._served: dict[tuple[str, str], tuple[object, ...]] = {}
+        self._served: dict[tuple[str, str], tuple[int, tuple[object, ...] | None]] = {}
+        """In which step a key was served last, and by whom, if that can be told."""
         self.name = ""
         self.changing = False
         """Whether this step is the operator's word: then several pools are filled at once, each in its own order."""
@@ -137,7 +138,13 @@ class Rules(Feature):
                     spread_s = every_s * (limit.burst or limit.rate)
                     require(passed.full_at - model.now <= spread_s + _LATE, f"the limit {limit.name!r} is exceeded: too often")
         if job.options.aff:
-            self._served[job.principal, job.options.aff] = worker.identity
+            self._serve(job, worker)
+
+    def _serve(self, job: Job, worker: Worker) -> None:
+        """A worker has served a key last. Of two that have in one step nobody can tell which was the last."""
+        key, step = (job.principal, job.options.aff), self.world.steps
+        before, identity = self._served.get(key, (0, None))
+        self._served[key] = step, (worker.identity if before != step or identity == worker.identity else None)
 
     def _passes(self, kind: Kind, key: object) -> tuple[Passed, ...]:
         found = []
@@ -176,7 +183,7 @@ class Rules(Feature):
             return
         if not like:
             require(load <= least + IMBALANCE + _LATE, f"a worker with load {load} got a job for its key, and one has {least}")
-        before = self._served.get((job.principal, aff))
+        before = self._served.get((job.principal, aff), (0, None))[1]
         home = next((other for other in free if other.identity == before), None)
         if home is not None and home is not worker and not like:
             require(home.taken / home.capacity > least + IMBALANCE, "a job did not go to the worker that has its key")

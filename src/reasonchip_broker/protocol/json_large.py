@@ -31,6 +31,7 @@ _QUOTES_MAX = 400_000
 _COLON = re.compile(rb"\s*:")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 _CHUNK_BYTES = 64 * 1024
+_LONE = chr(0xD800)
 _NO_UTF8 = b"\xff" * 6
 
 
@@ -61,7 +62,7 @@ def _value(key: str, value: msgspec.Raw, has_lone: bool) -> Any:
     if has_lone:
         written = bytes(value)
         if b"\xff" in written and written.startswith((b'"', b"[")):
-            return "\ud800" if written.startswith(b'"') else ["\ud800"]
+            return _LONE if written.startswith(b'"') else [_LONE]
     return schemas.json_value(key, value)
 
 

@@ -39,7 +39,7 @@ _QUOTE = msgspec.json.Encoder().encode
 _RUN_HEAD = b'{"packet_type":"RUN","cookie":"'
 _RUN_HEAD_END = LENGTH_BYTES + len(_RUN_HEAD)
 _RUN_COOKIE_END = _RUN_HEAD_END + 36
-_RUN_HYPHENS = slice(_RUN_HEAD_END + 8, _RUN_HEAD_END + 24, 5)
+_RUN_HYPHENS, _RUN_HYPHENS_END = _RUN_HEAD_END + 8, _RUN_HEAD_END + 24
 _RUN_MIDDLE = b'","capacity":null,"pipeline":"'
 _RUN_PIPELINE = _RUN_COOKIE_END + len(_RUN_MIDDLE)
 _RUN_VARIABLES = b'","variables":'
@@ -51,7 +51,7 @@ _RUN_TAIL_DETACHED_AT = -len(_RUN_TAIL_DETACHED)
 _RESULT_HEAD = b'{"packet_type":"RESULT","cookie":"'
 _RESULT_HEAD_END = LENGTH_BYTES + len(_RESULT_HEAD)
 _RESULT_COOKIE_END = _RESULT_HEAD_END + 36
-_RESULT_HYPHENS = slice(_RESULT_HEAD_END + 8, _RESULT_HEAD_END + 24, 5)
+_RESULT_HYPHENS, _RESULT_HYPHENS_END = _RESULT_HEAD_END + 8, _RESULT_HEAD_END + 24
 _RESULT_OK = (
     b'","capacity":null,"pipeline":null,"variables":null,"detach":null,"rc":"OK","error":null,"stacktrace":null,"result":'
 )
@@ -159,7 +159,7 @@ class _Form:
 
 
 _forms: dict[bytes, _Form] = {}
-_latest = _Form(b"none yet", 0, b"", b"")
+_latest = _Form(b"none yet", _RUN_COOKIE_END, b"", b"")
 
 
 def _form_of(frame: bytes) -> _Form | None:
@@ -210,12 +210,17 @@ def _fast_run(frame: bytes) -> Frame | None:
             _decode_text(variables)
     except ValueError:
         return None
-    return (_RUN, cookie, frame, 0, 1, 0, 0) if frame[_RUN_HYPHENS] == b"----" and cookie != NO_COOKIE else None
+    if frame[_RUN_HYPHENS:_RUN_HYPHENS_END:5] != b"----" or cookie == NO_COOKIE:
+        return None
+    return _RUN, cookie, frame, 0, 1, 0, 0
 
 
 def _fast_result(frame: bytes) -> Frame | None:
     """RESULT OK in the form that existing workers write, or None. Once for every job, as `_fast_run` is."""
     if frame[LENGTH_BYTES:_RESULT_HEAD_END] != _RESULT_HEAD or frame[_RESULT_COOKIE_END:_RESULT_VALUE] != _RESULT_OK:
+        return None
+    if frame[-1] != _BRACE_END:
+        # And so no slice below ends before it begins, which a compiled module does not bear.
         return None
     try:
         cookie = unhexlify(frame[_RESULT_HEAD_END:_RESULT_COOKIE_END].replace(b"-", b""))
@@ -224,7 +229,7 @@ def _fast_result(frame: bytes) -> Frame | None:
             _decode_text(result)
     except ValueError:
         return None
-    if frame[_RESULT_HYPHENS] != b"----" or cookie == NO_COOKIE or frame[-1] != _BRACE_END:
+    if frame[_RESULT_HYPHENS:_RESULT_HYPHENS_END:5] != b"----" or cookie == NO_COOKIE:
         return None
     return _RESULT, cookie, frame, 0, 0, 0, 0
 

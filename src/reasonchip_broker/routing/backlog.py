@@ -438,7 +438,9 @@ class Backlog:
 
     def waiting(self) -> Iterator[EligibilityClass]:
         """The classes of which a job waits."""
-        return (kind for kind in self._classes.values() if kind.size)
+        for kind in self._classes.values():
+            if kind.size:
+                yield kind
 
     def waiting_for(self, pools: list[Pool], at_most: int) -> int:
         """How many jobs wait that workers of these pools may run; counted no further than `at_most`."""

@@ -85,14 +85,15 @@ class Intake:
             share = dispatcher.share_for(peer, options, parent)
             gate = dispatcher.gate_for(kind, share)
             pools = kind.pools
-            worker = None
-            waits_for = None
+            worker: Worker | None = None
+            waits_for: Worker | None = None
             if options.aff and gate is None:
                 may_wait = options.queue and peer.queues
                 principal = parent.principal if parent is not None else peer.principal
                 worker = dispatcher.affinity.choose(kind, principal, options.aff, may_wait=may_wait)
                 if worker is not None and not worker.available:
-                    worker, waits_for = None, worker
+                    waits_for = worker
+                    worker = None
             elif gate is None:
                 worker = pools[0].least_loaded() if len(pools) == 1 and not kind.special else kind.choose()
             if worker is None and not self._may_wait(peer, cookie, options, kind, gate, share, len(raw)):

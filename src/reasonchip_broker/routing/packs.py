@@ -24,7 +24,6 @@ SMALL_BYTES = 16 * 1024
 SPAN_S = 0.05
 """Outcomes of the same so many seconds are forgotten at the same time, and so may share a pack."""
 
-COOKIE = slice(8, 24)
 """Where it stands in a frame."""
 
 
@@ -49,6 +48,9 @@ class Pack:
         "taken",
         "told",
     )
+
+    __deletable__ = ("kind", "options", "owner", "share")
+    """Which of them a compiled class can be without."""
 
     def __init__(self, first: Route, deadline: float) -> None:
         self.owner = first.owner
@@ -80,11 +82,11 @@ class Pack:
 
     def goes_on(self, options: RunOptions) -> bool:
         """Whether jobs with these options, whose outcomes are to be forgotten with these, may be added."""
-        return self.options is options and self.state is _OVER and self.routes is None and self.size < SIZE_MAX
+        return self.state is _OVER and self.options is options and self.routes is None and self.size < SIZE_MAX
 
     def cookies(self) -> list[bytes]:
         """The cookies of its jobs, as long as it is not open."""
-        return [frame[COOKIE] for frame in self.frames]
+        return [frame[8:24] for frame in self.frames]
 
     def shrink(self, upto: int) -> int:
         """Let the first so many RESULTs go, as long as it is not open; returns the bytes of those that were still kept.

@@ -25,6 +25,7 @@ Known: TypeAlias = tuple[RunOptions, EligibilityClass, bool]
 """What a RUN's options mean: decoded, the class of such jobs, and whether they are plain."""
 
 _nothing: Any = None
+_NO_KIND = EligibilityClass(0, "", False, [])
 _RUN = int(PacketType.RUN)
 _RESULT = int(PacketType.RESULT)
 _DISPATCHED = RouteState.DISPATCHED
@@ -59,7 +60,7 @@ class PlainPath:
         # The options of the last RUN, and what they mean: most RUNs of a client have the same.
         last: bytes | None = None
         options: RunOptions = _nothing
-        kind: EligibilityClass = _nothing
+        kind = _NO_KIND
         pools: list[Pool] | None = None
         for frame in frames:
             code, cookie, raw, _, attempt, left_ms, meta_length = frame

@@ -62,14 +62,19 @@ class Report:
         )
 
     def _lines(self) -> Iterator[Line]:
-        return (line for kind in self._dispatcher.backlog.waiting() for line in kind.lines.values())
+        for kind in self._dispatcher.backlog.waiting():
+            yield from kind.lines.values()
 
     def _waits(self) -> dict[Pool, int]:
         """How many jobs wait that a pool serves."""
         waits: dict[Pool, int] = {}
-        pairs = ((pool, kind.size) for kind in self._dispatcher.backlog.waiting() for pool in kind.pools)
-        for pool, jobs in islice(pairs, QUEUE_LOOK_MAX):
-            waits[pool] = waits.get(pool, 0) + jobs
+        looked_at = 0
+        for kind in self._dispatcher.backlog.waiting():
+            looked_at += len(kind.pools)
+            if looked_at > QUEUE_LOOK_MAX:
+                break
+            for pool in kind.pools:
+                waits[pool] = waits.get(pool, 0) + kind.size
         return waits
 
     def _place(self, line: Line) -> tuple[int, float, int]:

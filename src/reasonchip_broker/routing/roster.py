@@ -36,7 +36,9 @@ _SWEEP_MIN = 64
 _SWEEP_PER_WORKER = 4
 """A queue of more tickets than this is swept: so many are void that it costs O(1) for each of them."""
 
-Ticket: TypeAlias = "tuple[Worker]"
+Ticket: TypeAlias = "tuple[Worker, ...]"
+"""Of one worker. Its type has no fixed length, since tuples of one are values without an identity where this is compiled, and it is
+by its identity that a ticket is valid or void."""
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values, sorted."""
 
@@ -193,7 +195,8 @@ class Pool:
     def take(self) -> Worker | None:
         """Take one slot of the worker whose turn it is; None if no slot is free.
 
-        `least_loaded` and `occupy` in one, for the hot path. Its ticket was in no other queue, and so is good for the next one too.
+        `least_loaded` and `occupy` in one, for the hot path. Its ticket was in no other queue, and so is good for the next one
+        too.
         """
         levels = self._levels
         level = self._lowest
@@ -240,7 +243,8 @@ class Pool:
         if level != before and not worker.draining and not worker.peer.congested and not worker.set_aside:
             # `_enqueue`, written out: this is the hot path, and so is `take`.
             queue = self._levels[level]
-            worker.ticket = ticket = (worker,)
+            ticket: Ticket = (worker,)
+            worker.ticket = ticket
             worker.level = level
             if queue is None:
                 self._levels[level] = deque((ticket,))
@@ -253,7 +257,8 @@ class Pool:
 
     def _enqueue(self, worker: Worker) -> None:
         level = worker.level = worker.levels[worker.busy]
-        worker.ticket = ticket = (worker,)
+        ticket: Ticket = (worker,)
+        worker.ticket = ticket
         queue = self._levels[level]
         if queue is None:
             self._levels[level] = deque((ticket,))

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SPENT_SHARDS
 from reasonchip_broker.protocol.codes import Code
-from reasonchip_broker.routing.packs import COOKIE, Pack
+from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.route import Route, RouteState
 
 Mark: TypeAlias = tuple[int, str, int]
@@ -35,7 +35,6 @@ _PACK_MIN = 8
 _OVER = RouteState.OVER
 _FORGOTTEN = RouteState.FORGOTTEN
 _EMPTY: list[Any] = []
-_nothing: Any = None
 
 _DROPPED_AT_ONCE = 8
 """Into so many parts a dict's share of all marks is divided; one is dropped at a time."""
@@ -110,7 +109,7 @@ class RouteTable:
         routes: list[Route] = []
         mark = self.mark(pack.principal, Code.OK)
         for place, frame in enumerate(pack.frames):
-            cookie = frame[COOKIE]
+            cookie = frame[8:24]
             route = Route(cookie, pack.owner, pack.principal, pack.options, pack.kind, _OVER, 1)
             route.taken_at = pack.taken[place]
             route.deadline = pack.deadline
@@ -171,7 +170,8 @@ class RouteTable:
         pack.spent = pack.size
         pack.bytes = 0
         pack.ends_in = self._age + AGES + 1
-        pack.owner = pack.options = pack.kind = pack.share = pack.routes = _nothing
+        pack.routes = None
+        del pack.owner, pack.options, pack.kind, pack.share
         pack.frames = pack.taken = _EMPTY
 
     def spent_by(self, cookie: bytes) -> tuple[str, int] | None:

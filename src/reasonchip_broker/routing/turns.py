@@ -9,7 +9,7 @@ never too late, and is put right when it does; where a key has come to have used
 earlier one is void. So nobody ever goes through a heap to find something, and each step is O(log keys + log lines)."""
 
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reasonchip_broker.limits import PRIORITIES
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from reasonchip_broker.routing.lines import Line
     from reasonchip_broker.routing.shares import Share
 
-Listing: TypeAlias = "tuple[int, int, Line]"
-"""The sequence of a line's first job, as it was; the line's number; the line."""
+Listing: TypeAlias = tuple[Any, ...]
+"""The sequence of a line's first job, as it was; the line's number; the line. Its type has no fixed length, since tuples of one are
+values without an identity where this is compiled, and it is by its identity that a listing or an entry is valid or void."""
 
-Entry: TypeAlias = "tuple[float, int, int, Row]"
+Entry: TypeAlias = tuple[Any, ...]
 """The order of a key, as it was; the sequence of its first job, as it was; the row's number; the row."""
 
 _VOID_MIN = 64
@@ -61,7 +62,7 @@ class Row:
         lines, listings = self.lines, self.turns.listings
         while lines:
             listing = lines[0]
-            line = listing[2]
+            line: Line = listing[2]
             if listings.get(line) is not listing:
                 heappop(lines)
                 continue
@@ -70,7 +71,8 @@ class Row:
                 heappop(lines)
                 del listings[line]
             elif head.sequence != listing[0]:
-                fresh = listings[line] = (head.sequence, listing[1], line)
+                fresh: Listing = (head.sequence, listing[1], line)
+                listings[line] = fresh
                 heapreplace(lines, fresh)
             else:
                 return line
@@ -102,7 +104,8 @@ class Turns:
         head = line.head()
         if head is None:
             return
-        listing = self.listings[line] = (head.sequence, line.number, line)
+        listing: Listing = (head.sequence, line.number, line)
+        self.listings[line] = listing
         level, share = line.level, line.share
         row = self._rows.get((level, share))
         if row is None:
@@ -121,7 +124,8 @@ class Turns:
         del self.listings[line]
 
     def _enter(self, row: Row, level: int, order: float, sequence: int) -> None:
-        entry = row.entry = (order, sequence, row.number, row)
+        entry: Entry = (order, sequence, row.number, row)
+        row.entry = entry
         heappush(self._heaps[level], entry)
         self.levels |= 1 << level
 
@@ -145,7 +149,7 @@ class Turns:
             heap = self._heaps[level]
             while heap:
                 entry = heap[0]
-                row = entry[3]
+                row: Row = entry[3]
                 if row.entry is not entry:
                     heappop(heap)
                     self._void -= 1
@@ -158,7 +162,8 @@ class Turns:
                     continue
                 order, sequence = row.share.order(now), row.lines[0][0]
                 if order != entry[0] or sequence != entry[1]:
-                    row.entry = fresh = (order, sequence, entry[2], row)
+                    fresh: Entry = (order, sequence, entry[2], row)
+                    row.entry = fresh
                     heapreplace(heap, fresh)
                     continue
                 return line
@@ -168,9 +173,9 @@ class Turns:
     def had(self, line: "Line", now: float) -> None:
         """A line, the one that `first` returned, has its turn now.
 
-        What a key lacks that has not waited lately is no credit: it has had this one turn before all others, and goes on from where
-        those are. That is what the last one of them had used, without what its slots are expected to use yet: what turns out to be
-        less would be put right for that one, and never for the newcomer."""
+        What a key lacks that has not waited lately is no credit: it has had this one turn before all others, and goes on from
+        where those are. That is what the last one of them had used, without what its slots are expected to use yet: what turns
+        out to be less would be put right for that one, and never for the newcomer."""
         share, level = line.share, line.level
         share.order(now)
         if share.is_fresh and share.usage < self._orders[level]:

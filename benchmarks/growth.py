@@ -1,14 +1,20 @@
 """`python -m benchmarks.growth`: what a job costs the core as there is more of everything: workers, jobs that wait, fairness keys.
 
 The switchboard alone is measured, without sockets, in this process: what is looked for is how a figure grows, and not how large it is.
-Each row is measured in turn with its first one, several times over, and their ratio is the median of those. What a job that waits takes
-up in memory is what the process has allocated for it (`tracemalloc`), its own frame not counted."""
+Each row is measured in turn with its first one, many times over, and their ratio is the median of those. As in `serve`, Python's
+cyclic collector is off meanwhile. What a job that waits takes up in memory is what the process has allocated for it (`tracemalloc`),
+its own frame not counted."""
 
+import argparse
 import gc
+import json
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from struct import Struct
 
@@ -29,8 +35,17 @@ LIMITS = Limits(
     heartbeat_s=1e6,
     lease_s=2e6,
 )
-JOBS = 2000
-ROUNDS = 7
+JOBS = 500
+ROUNDS = 31
+"""Short ones, and many: what a processor's time is worth changes all the time, and rounds that are short see the same of it."""
+JOBS_OF_KEYS = 20_000
+"""So many jobs wait when it is the number of keys that grows."""
+
+WORKERS = (1, 10, 100, 1_000, 10_000)
+QUEUED = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+KEYS = (1, 10, 100, 1_000, 10_000)
+MEMORY_JOBS = (1_000, 10_000, 100_000, 200_000)
+MEMORY_KEYS = (1, 1_000)
 _COOKIE = Struct(">QQ").pack
 _VARIABLES = bytes(100)
 
@@ -80,17 +95,17 @@ def dispatched(workers: int) -> Measure:
 
 
 def waiting(jobs: int, keys: int) -> Measure:
-    """Jobs that are queued behind so many others of so many keys, and as many that get their slot from the queue."""
+    """Jobs that are queued behind so many others of so many keys (0: none is named), and as many that get their slot from the queue."""
     load = Load()
     effects = load.driver.switchboard.effects
-    for number in range(jobs):
-        load.deliver(load.client, load.run(str(number % keys) if keys > 1 else "")[1])
+    for number in range(jobs + 1):  # one more, which runs
+        load.deliver(load.client, load.run(str(number % keys) if keys else "")[1])
         effects.clear_sends()
     worker = load.driver.worker(1)
     held = [packet.cookie for packet in worker.take_kinds(PacketType.RUN)]
 
     def measure() -> float:
-        frames = [load.run(str(number % keys) if keys > 1 else "") for number in range(JOBS)]
+        frames = [load.run(str(number % keys) if keys else "") for number in range(JOBS)]
         begin = time.process_time()
         for _, frame in frames:
             load.deliver(load.client, frame)
@@ -109,7 +124,7 @@ def bytes_of_a_job(jobs: int, keys: int) -> float:
     load = Load()
     effects = load.driver.switchboard.effects
     load.deliver(load.client, load.run()[1])
-    frames = [load.run(str(number % keys) if keys > 1 else "")[1] for number in range(jobs)]
+    frames = [load.run(str(number % keys) if keys else "")[1] for number in range(jobs)]
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -123,31 +138,96 @@ def bytes_of_a_job(jobs: int, keys: int) -> float:
     return (after - before) / jobs
 
 
-def main(few: bool = False) -> int:
-    """Print both tables, or with `few` their beginnings. Returns the exit code."""
-    series: list[tuple[str, list[tuple[str, Measure]]]] = [
-        ("a plain job, by workers", [(f"{n:,}", dispatched(n)) for n in ((1, 100) if few else (1, 100, 10_000))]),
-        (
-            "a job that waits, by jobs before it",
-            [(f"{n:,}", waiting(n, 1)) for n in ((2, 1000) if few else (2, 1000, 1_000_000))],
-        ),
-        ("a job that waits, by keys", [(f"{n:,}", waiting(20_000, n)) for n in ((2, 100) if few else (2, 100, 10_000))]),
-    ]
-    table = Table("what", "how many", "µs a job", "× the first")
-    for title, rows in series:
-        figures = [[measure() for _, measure in rows] for _ in range(ROUNDS)]
-        for place, (name, _) in enumerate(rows):
-            ratio = median(figure[place] / figure[0] for figure in figures)
-            table.add_row(
-                title if not place else "", name, f"{median(figure[place] for figure in figures):.2f}", f"{ratio:.2f}"
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What a job costs as there is more of one thing."""
+
+    title: str
+    grows: str
+    """What there is more of."""
+    counts: list[int]
+    us: list[list[float]]
+    """Microseconds a job: a list for each round, in the order of the counts."""
+
+    def ratios(self, place: int) -> list[float]:
+        """How many times what the first row costs this one does, in each round."""
+        return [figures[place] / figures[0] for figures in self.us]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a job that waits takes up beside its frame."""
+
+    jobs: int
+    keys: int
+    bytes: float
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """What an earlier series has left is collected, and then nothing is."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def grown(title: str, grows: str, counts: Sequence[int], make: Callable[[int], Measure]) -> Series:
+    """Measure all counts in turn, round after round."""
+    with collector_off():
+        measures = [make(count) for count in counts]
+        for measure in measures:
+            measure()  # what is done for the first time takes longer
+        us = []
+        for number in range(ROUNDS):
+            # Another one goes first each time: who follows the largest finds none of its own in the processor's caches.
+            turns = sorted(range(len(measures)), key=lambda place: (place + number) % len(measures))
+            figures = {place: round(measures[place](), 3) for place in turns}
+            us.append([figures[place] for place in range(len(measures))])
+    return Series(title, grows, list(counts), us)
+
+
+def tables(series: Sequence[Series], memory: Sequence[Memory]) -> list[Table]:
+    """What was found, for people."""
+    cost = Table("what", "how many", "µs a job", "× the first", "lowest–highest")
+    for one in series:
+        for place, count in enumerate(one.counts):
+            ratios = one.ratios(place)
+            cost.add_row(
+                one.title if not place else "",
+                f"{count:,}",
+                f"{median(figures[place] for figures in one.us):.2f}",
+                f"{median(ratios):.2f}",
+                f"{min(ratios):.2f}–{max(ratios):.2f}",
             )
-    jobs = 20_000 if few else 200_000
-    memory = Table("a job that waits", "bytes beside its frame")
-    for keys in (1, 1000):
-        memory.add_row(f"{jobs:,} of {keys:,} keys", f"{bytes_of_a_job(jobs, keys):.0f}")
-    Console().print(table, memory)
+    size = Table("a job that waits", "bytes beside its frame")
+    for row in memory:
+        size.add_row(f"{row.jobs:,} of {row.keys:,} keys", f"{row.bytes:.0f}")
+    return [cost, size]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print both tables. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the first rows of each series")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw figures there")
+    options = parser.parse_args(arguments)
+    few = options.quick
+    series = [
+        grown("a plain job, by workers", "workers", WORKERS[:3] if few else WORKERS, dispatched),
+        grown("a job that waits, by jobs before it", "jobs that wait", QUEUED[:4] if few else QUEUED, lambda n: waiting(n, 0)),
+        grown("a job that waits, by keys", "fairness keys", KEYS[:3] if few else KEYS, lambda n: waiting(JOBS_OF_KEYS, n)),
+    ]
+    sizes = MEMORY_JOBS[:2] if few else MEMORY_JOBS
+    memory = [Memory(jobs, keys, round(bytes_of_a_job(jobs, keys), 1)) for keys in MEMORY_KEYS for jobs in sizes]
+    Console().print(*tables(series, memory))
+    if options.json:
+        raw = {"series": [asdict(one) for one in series], "memory": [asdict(row) for row in memory]}
+        options.json.write_text(json.dumps(raw) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main("--quick" in sys.argv[1:]))
+    sys.exit(main())

@@ -23,6 +23,13 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(median=statistics.median(values), low=min(values), high=max(values), count=len(values))
 
 
+def middle_half(values: Sequence[float]) -> tuple[float, float]:
+    """Between which two of `values`, which are some, the middle half of them lies: a quarter is left out at each end."""
+    ordered = sorted(values)
+    aside = len(ordered) // 4
+    return ordered[aside], ordered[-1 - aside]
+
+
 def percentile(ordered: Sequence[int], fraction: float) -> int:
     """The smallest value that at least `fraction` (0 to 1) of `ordered` do not exceed (the nearest rank); 0 if there are none.
 

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from benchmarks.procstat import TICKS_PER_SECOND, read_cpu, read_memory
-from benchmarks.stats import Spread, percentile, ratios, spread
+from benchmarks.stats import Spread, middle_half, percentile, ratios, spread
 
 
 def test_a_percentile_is_a_value_that_was_measured():
@@ -20,6 +20,11 @@ def test_a_percentile_is_a_value_that_was_measured():
 def test_a_spread_is_the_median_with_the_extremes():
     assert spread([3.0, 1.0, 8.0]) == Spread(median=3.0, low=1.0, high=8.0, count=3)
     assert spread([]) is None
+
+
+def test_the_middle_half_leaves_out_a_quarter_at_each_end():
+    assert middle_half([9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 3.5]) == (2.0, 4.0)
+    assert middle_half([7.0]) == (7.0, 7.0)
 
 
 def test_a_ratio_needs_both_figures_of_a_round():

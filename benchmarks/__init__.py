@@ -18,4 +18,10 @@ One file, one idea:
     summary.py        from the raw figures of all rounds to one line for each workload
     machine.py        the machine and the versions that the figures belong to
     report.py         the table and the JSON file
+
+Beside it stand what is measured of the switchboard alone, without sockets, and pictures of it:
+
+    fairness.py       how long a newcomer waits, and how weights become slot-time
+    growth.py         what a job costs as there is more of everything
+    plots.py          both drawn, for `docs/explanation/fairness.md`
 """

@@ -1,0 +1,77 @@
+"""Figures are drawn from what the benchmarks write: the same each time, small, in both variants."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="installed by `make .venv/.bench`")
+
+from benchmarks import fairness, growth, plots
+
+NAMES = [f"{name}-{look}.svg" for name in ("growth", "memory", "newcomer", "waits", "weights") for look in ("dark", "light")]
+SVG_BYTES_MAX = 100 * 1024
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The two files, of small measurements."""
+    monkeypatch.setattr(fairness, "ACTIVE", (1, 3))
+    monkeypatch.setattr(fairness, "JOBS", 200)
+    monkeypatch.setattr(growth, "JOBS", 5)
+    monkeypatch.setattr(growth, "ROUNDS", 3)
+    monkeypatch.setattr(growth, "JOBS_OF_KEYS", 100)
+    monkeypatch.setattr(growth, "MEMORY_JOBS", (100, 1_000))
+    files = tmp_path / "fairness.json", tmp_path / "growth.json"
+    assert fairness.main(["--quick", "--json", str(files[0])]) == 0
+    assert growth.main(["--quick", "--json", str(files[1])]) == 0
+    return ["--fairness", str(files[0]), "--growth", str(files[1])]
+
+
+def test_every_figure_is_drawn_light_and_dark_and_the_same_each_time(data, tmp_path, capsys):
+    capsys.readouterr()
+    for folder in ("one", "two"):
+        assert plots.main([*data, "--into", str(tmp_path / folder)]) == 0
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert sorted(drawn) == NAMES
+    assert drawn == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
+    told = capsys.readouterr().out.splitlines()
+    assert {line.split()[0].rpartition("/")[2] for line in told} == set(NAMES)
+
+
+def test_a_figure_says_its_units_as_text_and_neither_when_nor_where_it_was_drawn(data, tmp_path):
+    plots.main([*data, "--into", str(tmp_path / "out")])
+    for path in (tmp_path / "out").iterdir():
+        svg = path.read_text("utf-8")
+        assert len(svg) < SVG_BYTES_MAX
+        assert not re.search(r"dc:date|matplotlib\.org", svg)
+    texts = texts_of(tmp_path / "out" / "waits-light.svg")
+    assert {"waiting time (s)", "active keys", "1", "100"} <= texts, "numbers of an axis without an exponent"
+
+
+def texts_of(path):
+    return {"".join(element.itertext()).strip() for element in ElementTree.parse(path).iter() if element.tag.endswith("}text")}
+
+
+def test_light_and_dark_differ_in_nothing_but_colours(data, tmp_path):
+    plots.main([*data, "--into", str(tmp_path / "out")])
+    for name in NAMES[::2]:
+        dark, light = ((tmp_path / "out" / one).read_text("utf-8") for one in (name, name.replace("dark", "light")))
+        assert dark != light
+        assert texts_of(tmp_path / "out" / name) == texts_of(tmp_path / "out" / name.replace("dark", "light"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_documentation_has_every_figure_and_none_is_too_large(name):
+    assert (plots.FIGURES / name).stat().st_size < SVG_BYTES_MAX
+    page = (plots.FIGURES.parent / "fairness.md").read_text("utf-8")
+    assert f"(figures/{name}#only-{'dark' if 'dark' in name else 'light'})" in page
+
+
+def test_the_figures_of_the_documentation_are_of_whole_measurements():
+    found = json.loads((plots.FIGURES / "fairness.json").read_text("utf-8"))
+    assert [row["active"] for row in found["newcomer"]["waits"]] == list(fairness.ACTIVE)
+    assert found["newcomer"]["story"]["queued"] == fairness.QUEUED
+    found = json.loads((plots.FIGURES / "growth.json").read_text("utf-8"))
+    assert [tuple(series["counts"]) for series in found["series"]] == [growth.WORKERS, growth.QUEUED, growth.KEYS]

@@ -11,11 +11,11 @@ A slot that is held, withheld or resting is not free. Which step may follow whic
 
 from collections.abc import Mapping
 from enum import IntEnum
+from types import FunctionType
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from reasonchip_broker.errors import InternalError
+from reasonchip_broker.routing.records import with_constructor_in_c
 from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
@@ -48,26 +48,38 @@ TRANSITIONS: Mapping[AssignmentState, frozenset[AssignmentState]] = {
 LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
 
 
-class Assignment(msgspec.Struct, eq=False):
-    """One attempt of one job on one worker. While it is HELD its job is the route with this cookie; after that it has none.
+class Assignment:
+    """One attempt of one job on one worker. While it is HELD its job is the route with this cookie; after that it has none."""
 
-    A `msgspec.Struct` because its constructor is C: one is made for each job, in a third of the time. (To set a field later costs more
-    than elsewhere, so that what a plain job needs is given to the constructor.)
-    """
+    __slots__ = ("attempt", "cookie", "share", "slots", "state", "timer", "worker")
 
-    worker: "Worker"
-    cookie: bytes
-    attempt: int
-    share: "Share | None" = None
-    """Whose the slot is: the fairness key of the job. None: nobody's, since the job is none of ours."""
-    state: AssignmentState = AssignmentState.HELD
-    timer: Timer | None = None
-    """The grace that runs after a CANCEL, or the rest."""
-    slots: int = 1
-    """How many it takes."""
+    def __init__(
+        self,
+        worker: "Worker",
+        cookie: bytes,
+        attempt: int,
+        share: "Share | None" = None,
+        state: AssignmentState = AssignmentState.HELD,
+        timer: Timer | None = None,
+        slots: int = 1,
+    ) -> None:
+        self.worker = worker
+        self.cookie = cookie
+        self.attempt = attempt
+        self.share = share
+        """Whose the slot is: the fairness key of the job. None: nobody's, since the job is none of ours."""
+        self.state = state
+        self.timer = timer
+        """The grace that runs after a CANCEL, or the rest."""
+        self.slots = slots
+        """How many it takes."""
 
     def move(self, state: AssignmentState) -> None:
         """Take a step. Raises InternalError for one that `TRANSITIONS` does not have."""
         if (self.state << 4) | state not in LEGAL:
             raise InternalError(f"assignment of {self.cookie.hex()} can't go from {self.state.name} to {state.name}")
         self.state = state
+
+
+if isinstance(Assignment.move, FunctionType):
+    globals()["Assignment"] = with_constructor_in_c(Assignment)

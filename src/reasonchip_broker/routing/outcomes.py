@@ -12,17 +12,17 @@ not run a second job."""
 from collections import deque
 from collections.abc import Iterable
 from math import ceil
-from typing import Any
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SPENT_SHARDS, Limits
 from reasonchip_broker.protocol.binary import code_of
-from reasonchip_broker.protocol.codes import NO_COOKIE, Dialect
+from reasonchip_broker.protocol.codes import Dialect
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.packs import SPAN_S, Pack
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.stand_ins import NO_JOB
 from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 
@@ -35,11 +35,6 @@ _EXPIRE_AT_ONCE = 1000
 _EXPIRE_EVERY_S = 1.0
 _COUNT_MASK = 0xFFFFFFFF
 _COUNT_HALF = 0x80000000
-
-
-_nothing: Any = None
-_NO_JOB = Route(NO_COOKIE, _nothing, "", _nothing, _nothing, _FORGOTTEN)
-"""Stands for a RESULT whose job is none of ours."""
 
 
 _NONE: deque[Route] = deque()
@@ -236,7 +231,7 @@ class Outcomes:
 
     def sent_unknown(self, peer: Peer) -> None:
         """A client was sent a RESULT of a job that is none here: it counts among those that it acknowledges."""
-        self.sent(peer, _NO_JOB)
+        self.sent(peer, NO_JOB)
 
     def _trim_client(self, peer: Peer) -> None:
         """A client that does not acknowledge keeps its own newest outcomes, and nobody else's out."""

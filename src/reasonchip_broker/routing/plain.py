@@ -20,12 +20,12 @@ from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import ELSE, Peer, PeerState
 from reasonchip_broker.routing.roster import Pool, Worker, take
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.stand_ins import NO_KIND
 
 Known: TypeAlias = tuple[RunOptions, EligibilityClass, bool]
 """What a RUN's options mean: decoded, the class of such jobs, and whether they are plain."""
 
 _nothing: Any = None
-_NO_KIND = EligibilityClass(0, "", False, [])
 _RUN = int(PacketType.RUN)
 _RESULT = int(PacketType.RESULT)
 _DISPATCHED = RouteState.DISPATCHED
@@ -60,7 +60,7 @@ class PlainPath:
         # The options of the last RUN, and what they mean: most RUNs of a client have the same.
         last: bytes | None = None
         options: RunOptions = _nothing
-        kind = _NO_KIND
+        kind = NO_KIND
         pools: list[Pool] | None = None
         for frame in frames:
             code, cookie, raw, _, attempt, left_ms, meta_length = frame

@@ -16,13 +16,13 @@ The route is the job as its owner sees it; the slot that it takes on a worker is
 
 from collections.abc import Mapping
 from enum import IntEnum
+from types import FunctionType
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.peers import Peer
+from reasonchip_broker.routing.records import with_constructor_in_c
 from reasonchip_broker.routing.timers import Timer
 
 if TYPE_CHECKING:
@@ -61,36 +61,74 @@ TRANSITIONS: Mapping[RouteState, frozenset[RouteState]] = {
 LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
 
 
-class Route(msgspec.Struct, eq=False):
-    """One job. A `msgspec.Struct` for the same reason as `Assignment`."""
+class Route:
+    """One job."""
 
-    cookie: bytes
-    """The job's id, on the wire and here."""
-    owner: Peer
-    """The connection that sent it or took it over, and gets the outcome unless it has gone or the job is detached."""
-    principal: str
-    options: RunOptions
-    kind: "EligibilityClass"
-    """Which workers may take it."""
-    state: RouteState
-    attempt: int = 0
-    assignment: "Assignment | None" = None
-    """The slot that it is running on."""
-    taken_at: float = 0.0
-    """When it was taken, on the switchboard's clock."""
-    extras: "Extras | None" = None
-    """What only a job that asks for more than to be run has."""
-    sequence: int = 0
-    """Its place in the order of arrival; before that, the number of its admission."""
-    frame: bytes = b""
-    """Its RUN, as received, while it waits or may have to run again; its RESULT once it is over."""
-    deadline: float = 0.0
-    """When it is to be over, on the switchboard's clock, 0 for never; once it is, when its outcome is forgotten."""
-    timer: Timer | None = None
-    queued_at: float = 0.0
-    """When it began to wait for a slot, on the switchboard's clock."""
-    own_share: "Share | None" = None
-    """Its fairness key, where that is another one than its owner's."""
+    __slots__ = (
+        "assignment",
+        "attempt",
+        "cookie",
+        "deadline",
+        "extras",
+        "frame",
+        "kind",
+        "options",
+        "own_share",
+        "owner",
+        "principal",
+        "queued_at",
+        "sequence",
+        "state",
+        "taken_at",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        cookie: bytes,
+        owner: Peer,
+        principal: str,
+        options: RunOptions,
+        kind: "EligibilityClass",
+        state: RouteState,
+        attempt: int = 0,
+        assignment: "Assignment | None" = None,
+        taken_at: float = 0.0,
+        extras: "Extras | None" = None,
+        sequence: int = 0,
+        frame: bytes = b"",
+        deadline: float = 0.0,
+        timer: Timer | None = None,
+        queued_at: float = 0.0,
+        own_share: "Share | None" = None,
+    ) -> None:
+        self.cookie = cookie
+        """The job's id, on the wire and here."""
+        self.owner = owner
+        """The connection that sent it or took it over, and gets the outcome unless it has gone or the job is detached."""
+        self.principal = principal
+        self.options = options
+        self.kind = kind
+        """Which workers may take it."""
+        self.state = state
+        self.attempt = attempt
+        self.assignment = assignment
+        """The slot that it is running on."""
+        self.taken_at = taken_at
+        """When it was taken, on the switchboard's clock."""
+        self.extras = extras
+        """What only a job that asks for more than to be run has."""
+        self.sequence = sequence
+        """Its place in the order of arrival; before that, the number of its admission."""
+        self.frame = frame
+        """Its RUN, as received, while it waits or may have to run again; its RESULT once it is over."""
+        self.deadline = deadline
+        """When it is to be over, on the switchboard's clock, 0 for never; once it is, when its outcome is forgotten."""
+        self.timer = timer
+        self.queued_at = queued_at
+        """When it began to wait for a slot, on the switchboard's clock."""
+        self.own_share = own_share
+        """Its fairness key, where that is another one than its owner's."""
 
     @property
     def share(self) -> "Share":
@@ -102,3 +140,7 @@ class Route(msgspec.Struct, eq=False):
         if (self.state << 4) | state not in LEGAL:
             raise InternalError(f"route {self.cookie.hex()} can't go from {self.state.name} to {state.name}")
         self.state = state
+
+
+if isinstance(Route.move, FunctionType):
+    globals()["Route"] = with_constructor_in_c(Route)

@@ -14,8 +14,8 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Role
 from reasonchip_broker.testing.check_server_transport import CHECKS, Check, Implementation, stage
 from reasonchip_broker.testing.transport_peers import Peer, Recorder
-from reasonchip_broker.transports.connection import Flusher
 from reasonchip_broker.transports.endpoints import client_transport, parse, server_transport
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.memory import MemoryClientTransport
 from reasonchip_broker.transports.tls import client_context
 

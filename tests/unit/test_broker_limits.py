@@ -13,7 +13,8 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketType, Role
 from reasonchip_broker.protocol.frames import PREFACE
 from reasonchip_broker.testing.transport_peers import Peer
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 from tests.raw_peers import HELLO, RawClient, RawPeer, client_of, connect, serving, until, worker_of
 from tests.unit.transports.fakes import FakeTransport, ManualLoop
 

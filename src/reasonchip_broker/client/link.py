@@ -18,7 +18,8 @@ from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 
 STEADY_S = 5.0
 """A connection that lived this long was a good one: when it ends, the next is tried soon. Others count as failed attempts."""

@@ -18,7 +18,8 @@ from reasonchip_broker.protocol.codes import CloseReason, Dialect, PacketType, R
 from reasonchip_broker.protocol.frames import PREFACE
 from reasonchip_broker.testing.transport_peers import Peer, Recorder, numbered, require
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.server_transport import ServerTransport
 
 FRAME_BYTES = 64 * KIB

@@ -21,6 +21,7 @@ from reasonchip_broker.limits import HANDSHAKE_FRAME_BYTES_MAX, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, Frame, FrameDecoder
+from reasonchip_broker.transports.flusher import Flusher
 
 _PREFACE_BYTES = len(PREFACE)
 _JOIN_BYTES_MAX = 256 * 1024
@@ -64,29 +65,10 @@ class ConnectionHandler(Protocol):
         """The connection has ended. Said once, for each connection that was accepted."""
 
 
-class Flusher:
-    """Writes the outboxes of all connections of one loop, once a turn."""
-
-    __slots__ = ("_dirty", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._dirty: list[Connection] = []
-
-    def add(self, connection: "Connection") -> None:
-        """Flush this connection before the loop next waits."""
-        if not self._dirty:
-            self._loop.call_soon(self._flush)
-        self._dirty.append(connection)
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush()
-
-
 class Connection(asyncio.Protocol):
-    """A live connection. `id` is 16 bytes; `context` is its owner's to use; `address` is where the peer is, for people."""
+    """A live connection. `id` is 16 bytes; `context` is its owner's to use; `address` is where the peer is, for people.
+
+    `prepare` is called with its transport, once that is there: a compiled class has no subclasses that are not."""
 
     __slots__ = (
         "_accepted_bytes",
@@ -107,6 +89,7 @@ class Connection(asyncio.Protocol):
         "_outbox",
         "_paused",
         "_plain",
+        "_prepare",
         "_serves",
         "_translate",
         "_transport",
@@ -131,6 +114,7 @@ class Connection(asyncio.Protocol):
         *,
         dialect: Dialect | None = None,
         json_queue: bool = False,
+        prepare: Callable[[asyncio.BaseTransport], None] | None = None,
     ) -> None:
         self.id = connection_id
         self.role = role
@@ -147,7 +131,7 @@ class Connection(asyncio.Protocol):
         """Whether this is the listening end. If both ends stopped reading until the other reads, neither ever would again."""
         self._handler = handler
         self._limits = limits
-        self._loop = flusher._loop
+        self._loop = flusher.loop
         self._flusher = flusher
         self._transport: asyncio.Transport | None = None
         self._decoder: FrameDecoder | None = None
@@ -169,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._frame_timer: asyncio.TimerHandle | None = None
         self._begun_at = 0.0
+        self._prepare = prepare
 
     # Out
 
@@ -324,6 +309,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there."""
+        if self._prepare is not None:
+            self._prepare(transport)
         # uvloop's transports are asyncio's by their methods, not by their class.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=self._mark, low=self._mark // 2)

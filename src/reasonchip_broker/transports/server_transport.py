@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import CloseReason, Role
-from reasonchip_broker.transports.connection import Connection, ConnectionHandler, Flusher
+from reasonchip_broker.transports.connection import Connection, ConnectionHandler
+from reasonchip_broker.transports.flusher import Flusher
 
 
 class ServerTransport(ABC):

@@ -13,7 +13,8 @@ from reasonchip_broker.errors import ConnectError, ListenError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Connection, ConnectionHandler, Flusher
+from reasonchip_broker.transports.connection import Connection, ConnectionHandler
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.server_transport import ServerTransport
 
 KEEPALIVE_IDLE_S = 30
@@ -43,14 +44,10 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-class _TcpConnection(Connection):
-    __slots__ = ()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            tune(sock)
-        super().connection_made(transport)
+def _tune(transport: asyncio.BaseTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        tune(sock)
 
 
 class TcpServerTransport(ServerTransport):
@@ -76,7 +73,7 @@ class TcpServerTransport(ServerTransport):
         loop = asyncio.get_running_loop()
 
         def make() -> Connection:
-            return _TcpConnection(handler, os.urandom(16), role, limits, flusher, json_queue=self.json_queue)
+            return Connection(handler, os.urandom(16), role, limits, flusher, json_queue=self.json_queue, prepare=_tune)
 
         sockets = await self._bind()
         handshake_s = limits.tls_handshake_s if self._tls is not None else None
@@ -190,7 +187,7 @@ class TcpClientTransport(ClientTransport):
         loop = asyncio.get_running_loop()
 
         def make() -> Connection:
-            return _TcpConnection(handler, os.urandom(16), role, limits, flusher, dialect=Dialect.BINARY)
+            return Connection(handler, os.urandom(16), role, limits, flusher, dialect=Dialect.BINARY, prepare=_tune)
 
         try:
             async with asyncio.timeout(limits.handshake_s):

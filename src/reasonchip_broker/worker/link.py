@@ -31,7 +31,8 @@ from reasonchip_broker.protocol.binary import attempt_of, code_of, meta_of, numb
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import OVERSIZED, Frame
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.worker.desk import Desk
 from reasonchip_broker.worker.grace import Grace
 from reasonchip_broker.worker.jobs import Job

@@ -16,8 +16,9 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet, decode
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import Frame
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
 from reasonchip_broker.transports.endpoints import client_transport, server_transport
+from reasonchip_broker.transports.flusher import Flusher
 
 Value = TypeVar("Value")
 

@@ -11,7 +11,8 @@ from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.protocol.frames import PREFACE
 from reasonchip_broker.testing import transport_peers
 from reasonchip_broker.testing.transport_peers import Peer, Recorder, Watched, numbered, require
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.memory import MemoryClientTransport, MemoryServerTransport
 
 

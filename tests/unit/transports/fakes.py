@@ -10,7 +10,8 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.testing.transport_peers import Recorder
 from reasonchip_broker.testing.virtual_clock import VirtualClock
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 
 
 class Handle:

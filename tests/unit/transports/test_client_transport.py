@@ -9,8 +9,8 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.testing.transport_peers import Recorder
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Flusher
 from reasonchip_broker.transports.endpoints import client_transport, server_transport
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.memory import MemoryClientTransport
 from reasonchip_broker.transports.tcp import TcpClientTransport
 from reasonchip_broker.transports.tls import TlsClientTransport

@@ -58,29 +58,6 @@ def test_much_is_handed_over_in_pieces_rather_than_copied() -> None:
     assert rig.transport.writes == [numbered(1, 200 * KIB), numbered(2, 200 * KIB)]
 
 
-def test_the_flusher_writes_each_connection_once_a_turn() -> None:
-    rig = binary()
-    other = FakeTransport(rig.loop)
-    second = rig.made(other, Dialect.BINARY)
-    for number in range(3):
-        rig.connection.send(numbered(number))
-        second.send(numbered(number + 10))
-    rig.loop.turn()
-    assert len(rig.transport.writes) == len(other.writes) == 1
-
-
-def test_a_frame_that_is_sent_while_flushing_goes_out_in_the_next_turn() -> None:
-    rig = binary(**SMALL)
-    other = FakeTransport(rig.loop)
-    second = rig.made(other, Dialect.BINARY)
-    rig.recorder.congested = lambda connection: second.send(numbered(9))  # type: ignore[method-assign]
-    rig.transport.room = 0
-    rig.connection.send(numbered(1, 2000))
-    second.send(numbered(2))
-    rig.loop.turn()
-    assert other.writes == [numbered(2) + numbered(9)] or other.writes == [numbered(2), numbered(9)]
-
-
 def test_over_the_mark_frames_wait_and_the_peer_is_not_read_from() -> None:
     rig = binary(**SMALL)
     rig.transport.room = 0

@@ -8,7 +8,7 @@ from reasonchip_broker.errors import ConnectError, ListenError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Role
 from reasonchip_broker.testing.transport_peers import Peer, Recorder, numbered
-from reasonchip_broker.transports.connection import Flusher
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.memory import MemoryClientTransport, MemoryServerTransport, MemoryTransport
 
 

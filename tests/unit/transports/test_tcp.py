@@ -16,7 +16,8 @@ from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.protocol.frames import PREFACE
 from reasonchip_broker.testing.transport_peers import Peer, Recorder, numbered
 from reasonchip_broker.transports import tcp
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.tcp import TcpClientTransport, TcpServerTransport, describe
 from tests.unit.transports.arrivals import stopped_as_somebody_comes
 

@@ -17,7 +17,7 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.protocol.frames import PREFACE
 from reasonchip_broker.testing.transport_peers import Peer, Recorder, numbered
-from reasonchip_broker.transports.connection import Flusher
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.tls import TlsClientTransport, TlsServerTransport, client_context, server_context
 
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)

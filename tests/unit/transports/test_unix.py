@@ -12,7 +12,7 @@ from reasonchip_broker.errors import ConnectError, ListenError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.testing.transport_peers import Peer, Recorder
-from reasonchip_broker.transports.connection import Flusher
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.unix import UnixClientTransport, UnixServerTransport
 from tests.unit.transports.arrivals import stopped_as_somebody_comes
 

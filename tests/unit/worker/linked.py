@@ -13,8 +13,9 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet, decode
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import Frame
-from reasonchip_broker.transports.connection import Connection, Flusher
+from reasonchip_broker.transports.connection import Connection
 from reasonchip_broker.transports.endpoints import client_transport, server_transport
+from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.worker.desk import Desk
 from reasonchip_broker.worker.jobs import Job, perform
 from reasonchip_broker.worker.link import Link, LinkState

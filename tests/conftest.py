@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from reasonchip_broker.transports.endpoints import DEFAULT_PORTS
 from tests.attentive import AttentiveLoop
+from tests.unit.switchboard.interpreted import IS_COMPILED
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=2000)
@@ -29,6 +30,14 @@ def pytest_report_header() -> str:
     """Whether this run tests the sources or the wheel of `make test-compiled`; both must pass."""
     spec = find_spec("reasonchip_broker.switchboard")
     return f"core: {spec.origin if spec else 'not built yet'}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs an interpreted core where the compiled one is under test."""
+    if IS_COMPILED:
+        left_out = [item for item in items if item.get_closest_marker("needs_interpreted_core") is not None]
+        items[:] = [item for item in items if item.get_closest_marker("needs_interpreted_core") is None]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -313,13 +313,13 @@ def walk_all(*, records: bool = False, seeds: range = SEEDS) -> str:
 
 @needs_interpreted_core
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
     assert walk_all()
 
 
 @needs_interpreted_core
-def test_a_choice_that_depends_on_addresses_is_found(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_choice_that_depends_on_addresses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """No promise is broken by it but one: the same inputs give the same outputs."""
 
     def by_address(pool: Pool) -> Worker | None:

@@ -344,6 +344,6 @@ def there_is_always_room_for_a_job_that_is_scheduled(patch: pytest.MonkeyPatch) 
 
 @needs_interpreted_core
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
     assert walk_all()

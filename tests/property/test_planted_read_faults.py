@@ -221,6 +221,6 @@ def anybody_drains_any_worker(patch: pytest.MonkeyPatch) -> None:
 @needs_interpreted_core
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
     assert walk_all(seeds=SEEDS)

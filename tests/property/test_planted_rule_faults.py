@@ -165,6 +165,6 @@ def what_left_the_queue_counts_on(patch: pytest.MonkeyPatch) -> None:
 
 @needs_interpreted_core
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
     assert walk_all()

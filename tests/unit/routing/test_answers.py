@@ -9,6 +9,7 @@ from reasonchip_broker.routing.answers import Answers
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.peers import Peer, PeerState
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.stand_ins import NO_KIND
 from reasonchip_broker.routing.table import RouteTable
 from tests.unit.routing.making import make_peer
 
@@ -22,7 +23,7 @@ def answered(
     routes = RouteTable(1)
     answers = Answers(effects, routes)
     if owns is not None:
-        routes.add(Route(COOKIE, peer, "", schemas.RunOptions(p="p"), None, owns))  # type: ignore[arg-type]
+        routes.add(Route(COOKIE, peer, "", schemas.RunOptions(p="p"), NO_KIND, owns))
     answers.reply(peer, to, code, "why", COOKIE, 7, retry_ms=9)
     return [frame for _, frame in effects.take_sends()]
 

@@ -7,6 +7,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, PacketType
 from reasonchip_broker.routing.peers import PeerState
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
+from tests.unit.switchboard.interpreted import needs_interpreted_core
 
 from .scenes import assert_nothing_is_left, driven, inside, kinds, outcome, ran, session
 
@@ -396,6 +397,7 @@ def test_nothing_of_it_is_left_once_it_is_over(dialect: Dialect) -> None:
     assert_nothing_is_left(driver)
 
 
+@needs_interpreted_core
 def test_a_bug_in_one_job_whose_time_has_come_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = driven()
     client, worker = driver.client(), driver.worker(2)

@@ -62,7 +62,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> dict[type, Steps]:
 
 
 @needs_interpreted_core
-def test_every_transition_of_a_long_run_is_in_the_tables(steps: dict[type, Steps], request: pytest.FixtureRequest) -> None:
+def test_every_transition_of_a_long_run_is_in_the_tables(steps: dict[type, Steps]) -> None:
     for seed in range(4):
         Walk(seed, audit_every=0).go(6000)
     for kind, table in ((Route, route.TRANSITIONS), (Assignment, assignment.TRANSITIONS), (Peer, PEER_TRANSITIONS)):
@@ -71,9 +71,7 @@ def test_every_transition_of_a_long_run_is_in_the_tables(steps: dict[type, Steps
 
 
 @needs_interpreted_core
-def test_every_transition_of_the_tables_is_taken_in_a_long_run(
-    steps: dict[type, Steps], request: pytest.FixtureRequest
-) -> None:
+def test_every_transition_of_the_tables_is_taken_in_a_long_run(steps: dict[type, Steps]) -> None:
     for seed in range(4):
         Walk(seed, audit_every=0).go(6000)
     for kind, table in ((Route, route.TRANSITIONS), (Assignment, assignment.TRANSITIONS), (Peer, PEER_TRANSITIONS)):

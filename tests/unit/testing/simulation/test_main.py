@@ -15,7 +15,7 @@ def test_seeds_that_find_nothing_end_well() -> None:
 
 
 @needs_interpreted_core
-def test_what_is_found_is_told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_what_is_found_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stopping, "deadline_over", nothing)
     said: list[str] = []
     assert main(["--seeds", "50", "--audit", "0"], said.append) == 1

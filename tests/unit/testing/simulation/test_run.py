@@ -17,7 +17,7 @@ def test_several_processes_do_what_one_does() -> None:
 
 
 @needs_interpreted_core
-def test_each_step_is_audited_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_each_step_is_audited_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     audits: list[Switchboard] = []
     monkeypatch.setattr(Switchboard, "invariants", lambda board: audits.append(board))
     # One more is at the end of each episode.

@@ -19,9 +19,7 @@ def a_failure() -> Failure:
 
 
 @needs_interpreted_core
-def test_a_failure_is_minimised_and_still_fails_in_the_same_way(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_failure_is_minimised_and_still_fails_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stopping, "deadline_over", nothing)
     failure = a_failure()
     operations = shrink(failure)
@@ -35,7 +33,7 @@ def test_a_failure_is_minimised_and_still_fails_in_the_same_way(
 
 
 @needs_interpreted_core
-def test_what_is_mended_is_told_to_be(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_what_is_mended_is_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Stopping, "deadline_over", nothing)
         failure = a_failure()

@@ -36,7 +36,7 @@ def test_a_walk_ends_where_its_episode_can_be_taken_again() -> None:
 
 
 @needs_interpreted_core
-def test_a_walk_checks_everything_after_each_step(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_walk_checks_everything_after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that can be left out is counted here: the switchboard's own audit, and the count of slots."""
     walk = Walk(5)
     audited: list[int] = []
@@ -60,7 +60,7 @@ def test_a_walk_checks_everything_after_each_step(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_interpreted_core
-def test_any_exception_ends_a_walk_as_a_failure(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_any_exception_ends_a_walk_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError(b"cookie 77")
 

@@ -34,7 +34,7 @@ def test_features_find_each_other() -> None:
 
 
 @needs_interpreted_core
-def test_a_job_that_is_not_counted_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_job_that_is_not_counted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(PLAIN)
     for operation in PEERS:
         world.apply(operation)
@@ -94,7 +94,7 @@ def test_slots_are_counted_without_an_audit() -> None:
 
 
 @needs_interpreted_core
-def test_tables_are_audited_as_often_as_asked_for(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_tables_are_audited_as_often_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     audits: list[Any] = []
     monkeypatch.setattr(Switchboard, "invariants", lambda board: audits.append(board))
     for audit_every in (0, 1, 3):

@@ -31,11 +31,11 @@ def test_a_job_is_tried_again_when_its_handler_fails_as_it_may() -> None:
 
 
 @needs_interpreted_core
-def test_a_lost_requeue_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_lost_requeue_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "waits beside 1 free slots" in found(monkeypatch, Attempts, "due", *LOST, ("advance", 0.1))
 
 
 @needs_interpreted_core
-def test_history_that_is_not_told_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_history_that_is_not_told_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, Attempts, "record", *LOST, ("advance", 0.1), ("disconnect", 3))
     assert "WORKER_WENT_AWAY" in said or "the history of" in said

@@ -30,7 +30,7 @@ def test_a_job_that_is_not_admitted_is_refused_to_all_who_follow_it() -> None:
 
 
 @needs_interpreted_core
-def test_a_follower_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_follower_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def tell_the_owner(self: Intake, route: Route, *refusal: Any) -> None:
         self._dispatcher.withdraw(route)
         self.refuse(route.owner, route.cookie, *refusal)
@@ -40,7 +40,7 @@ def test_a_follower_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch,
 
 
 @needs_interpreted_core
-def test_a_job_that_is_not_given_back_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_job_that_is_not_given_back_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(self: Switchboard, now: float) -> None:
         self.effects.draining = True
 

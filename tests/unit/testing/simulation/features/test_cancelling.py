@@ -18,12 +18,12 @@ def test_a_job_is_cancelled_before_it_runs_and_while_it_does() -> None:
 
 
 @needs_interpreted_core
-def test_a_worker_that_is_not_asked_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_worker_that_is_not_asked_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "missing: the CANCEL" in found(monkeypatch, Stopping, "tell_to_stop", *CANCELLED)
 
 
 @needs_interpreted_core
-def test_a_job_that_is_not_given_up_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_job_that_is_not_given_up_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, Stopping, "_kill_grace_over", *CANCELLED, *[("advance", 4.0)] * 2)
     assert said.startswith("missing: the outcome CANCELLED")
 
@@ -39,14 +39,14 @@ def test_a_child_goes_with_its_parent() -> None:
 
 
 @needs_interpreted_core
-def test_a_child_that_lives_on_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_child_that_lives_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     child = ("run", WORKER, b"cookie         2", "p.a", True, True, False, False, 0, b"1", (("parent", JOB),))
     story = CANCELLED[0], child, ("result", WORKER, JOB, 2)
     assert "CANCELLING" in found(monkeypatch, Family, "settle", *story)
 
 
 @needs_interpreted_core
-def test_a_batch_is_cancelled_as_one(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_batch_is_cancelled_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = b"batch" + bytes(11)
     jobs = [("run", CLIENT, b"cookie %9d" % n, "p.a", True, True, False, False, 0, b"1", (("batch", batch),)) for n in range(3)]
     cancel = ("cancel batch", CLIENT, batch)

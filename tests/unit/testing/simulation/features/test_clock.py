@@ -16,7 +16,7 @@ def test_time_passes_and_the_broker_may_stand_still() -> None:
 
 
 @needs_interpreted_core
-def test_a_deadline_that_passes_unnoticed_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_deadline_that_passes_unnoticed_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, Stopping, "deadline_over", HURRY, ("advance", 0.5), ("advance", 0.1))
     assert said.startswith("missing: the outcome DEADLINE_EXCEEDED of b'cookie         1'")
 
@@ -33,7 +33,5 @@ def test_a_job_may_not_wait_or_run_for_longer_than_it_said() -> None:
 
 @needs_interpreted_core
 @pytest.mark.parametrize(("name", "story"), [("_run_limit_over", ()), ("queue_limit_over", (("congest", WORKER),))])
-def test_a_limit_that_passes_unnoticed_is_missed(
-    name: str, story: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_limit_that_passes_unnoticed_is_missed(name: str, story: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "missing: the outcome" in found(monkeypatch, Stopping, name, *story, LIMITED, ("advance", 0.1), ("advance", 0.1))

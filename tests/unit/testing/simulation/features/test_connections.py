@@ -44,7 +44,7 @@ def test_an_operator_drains_a_worker_by_its_name_also_for_when_it_comes_back() -
     ],
 )
 def test_a_worker_that_is_not_drained_is_noticed(
-    owner: type, name: str, by: Any, broken: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    owner: type, name: str, by: Any, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [("run", CLIENT, b"cookie%10d" % number, "p.a") for number in range(6)]
     said = found(monkeypatch, owner, name, ANN, ("drain named", CLIENT, "ann"), *jobs, by=by)
@@ -52,11 +52,11 @@ def test_a_worker_that_is_not_drained_is_noticed(
 
 
 @needs_interpreted_core
-def test_a_ping_without_an_answer_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_ping_without_an_answer_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PONG" in found(monkeypatch, Switchboard, "_ping", ("ping", CLIENT))
 
 
 @needs_interpreted_core
-def test_a_silent_peer_that_is_not_expired_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_silent_peer_that_is_not_expired_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, Leases, "expired_s", ("silence", CLIENT), *[("advance", 4.0)] * 4)
     assert "a peer lives on after" in said

@@ -43,7 +43,7 @@ def test_a_job_waits_for_admission() -> None:
 
 
 @needs_interpreted_core
-def test_a_result_that_is_not_passed_on_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_result_that_is_not_passed_on_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = PlainPath.results
 
     def forget(path: Any, peer: Any, frames: list[Any]) -> None:
@@ -53,7 +53,7 @@ def test_a_result_that_is_not_passed_on_is_missed(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_interpreted_core
-def test_a_job_that_is_told_twice_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_job_that_is_told_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Dispatcher._hand_over
 
     def twice(self: Dispatcher, *arguments: Any) -> None:

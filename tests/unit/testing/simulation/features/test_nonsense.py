@@ -23,12 +23,10 @@ def test_a_run_over_the_frame_limit_is_refused_and_leaves_the_job_of_its_cookie_
 
 
 @needs_interpreted_core
-def test_a_run_over_the_frame_limit_that_nobody_is_told_of_is_missed(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_run_over_the_frame_limit_that_nobody_is_told_of_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no answer to" in found(monkeypatch, Intake, "oversized", ("oversized run", CLIENT, JOB))
 
 
 @needs_interpreted_core
-def test_an_answer_that_does_not_come_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_an_answer_that_does_not_come_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no answer to" in found(monkeypatch, Switchboard, "_unsupported", ("garbage", CLIENT, 4))

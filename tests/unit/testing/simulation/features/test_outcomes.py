@@ -53,13 +53,12 @@ def test_what_is_kept_too_long_or_not_at_all_is_noticed(
     story: tuple[Any, ...],
     broken: str,
     monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
 ) -> None:
     assert broken in found(monkeypatch, owner, name, *PEERS, *DONE, *story)
 
 
 @needs_interpreted_core
-def test_what_is_told_to_a_stranger_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_what_is_told_to_a_stranger_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(
         monkeypatch,
         Followers,

@@ -30,17 +30,17 @@ def test_what_is_said_of_a_job_that_is_not_held_is_counted() -> None:
     ("handler", "operation"), [("_park", PARK), ("_resume", RESUME), ("_extend", ("extend", WORKER, JOB, 70))]
 )
 def test_what_is_dropped_without_being_counted_is_noticed(
-    handler: str, operation: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    handler: str, operation: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "were dropped, and 1 should" in found(monkeypatch, Requests, handler, operation)
 
 
 @needs_interpreted_core
-def test_a_slot_that_is_not_lent_out_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_slot_that_is_not_lent_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "waits beside 1 free slots" in found(monkeypatch, Slots, "park", *RUNS, PARK)
 
 
 @needs_interpreted_core
-def test_a_slot_that_is_not_given_back_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_slot_that_is_not_given_back_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, Slots, "_grant", *RUNS[:2], PARK, RESUME)
     assert "waits for a slot of its worker" in said

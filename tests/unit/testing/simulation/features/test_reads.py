@@ -111,7 +111,7 @@ def test_what_is_nobodys_read_does_nothing() -> None:
 
 
 @needs_interpreted_core
-def test_at_the_end_what_became_of_all_jobs_is_asked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_at_the_end_what_became_of_all_jobs_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     story = ("connect client", BACK, 1, "other"), runs(*JOBS[:3]), results(*JOBS[:3])
     assert wrong(*story) == ""
     monkeypatch.setattr(Status, "of", lambda *_, **__: JobStatus(state=JobState.OVER, out=Code.EXCEPTION))
@@ -159,18 +159,14 @@ def test_most_reads_have_several_frames_and_some_have_of_every_kind() -> None:
         (RouteTable, "spend_pack", "answered OK, and not OUTCOME_GONE"),
     ],
 )
-def test_what_is_left_out_of_a_read_is_noticed(
-    owner: type, name: str, broken: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_what_is_left_out_of_a_read_is_noticed(owner: type, name: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     story = runs(*JOBS[:2]), results(*JOBS[:2]), ask(("ack", 0), ("attach", JOBS[0], 0, True))
     by = {"spend_pack": lambda *_: 0}
     assert broken in found(monkeypatch, owner, name, *story, by=by.get(name, nothing))
 
 
 @needs_interpreted_core
-def test_an_outcome_that_is_not_acknowledged_yet_and_is_gone_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_an_outcome_that_is_not_acknowledged_yet_and_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Outcomes.acknowledge
 
     def acknowledge(self: Outcomes, peer: Peer, total: int) -> None:

@@ -38,21 +38,21 @@ def test_a_broker_that_keeps_to_the_rules_is_told_nothing(rules: str) -> None:
 
 
 @needs_interpreted_core
-def test_a_limit_that_is_exceeded_is_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_limit_that_is_exceeded_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     story = [worker(3), *(run(number) for number in range(3))]
     said = found(monkeypatch, LimitGate, "may_pass", *story, by=lambda *_: True, setting=LIMITED)
     assert said == "the limit 'p.a' is exceeded: 3 jobs run"
 
 
 @needs_interpreted_core
-def test_a_rate_that_is_exceeded_is_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_rate_that_is_exceeded_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     story = [worker(3, 9), *(run(number, "q") for number in range(3))]
     said = found(monkeypatch, LimitGate, "may_pass", *story, by=lambda *_: True, setting=LIMITED)
     assert said == "the limit 'q' is exceeded: too often"
 
 
 @needs_interpreted_core
-def test_slots_that_there_are_not_are_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_slots_that_there_are_not_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Pool.occupy
     story = [run(0, "q"), run(1, "q")]
     by = lambda self, worker, slots=1: original(self, worker, 1)  # noqa: E731
@@ -61,9 +61,7 @@ def test_slots_that_there_are_not_are_seen(monkeypatch: pytest.MonkeyPatch, requ
 
 
 @needs_interpreted_core
-def test_a_job_that_goes_elsewhere_than_its_key_is_seen(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_job_that_goes_elsewhere_than_its_key_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     story = [worker(3), worker(4), *(run(number, aff="home") for number in range(2))]
     by = lambda self, kind, *_, **__: kind.choose()  # noqa: E731
     assert (
@@ -73,7 +71,7 @@ def test_a_job_that_goes_elsewhere_than_its_key_is_seen(
 
 
 @needs_interpreted_core
-def test_affinity_that_wins_over_load_is_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_affinity_that_wins_over_load_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     story = [worker(3, 9), *(run(number, aff="home") for number in range(8))]
     original = Affinity.__init__
 
@@ -86,13 +84,13 @@ def test_affinity_that_wins_over_load_is_seen(monkeypatch: pytest.MonkeyPatch, r
 
 
 @needs_interpreted_core
-def test_labels_that_do_not_count_are_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_labels_that_do_not_count_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, Pool, "matches", run(0, need=dict(GPU)), by=lambda self, labels: len(labels))
     assert said == "'p.a' was sent to a worker that does not serve it"
 
 
 @needs_interpreted_core
-def test_a_worker_that_is_liked_less_is_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_worker_that_is_liked_less_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     story = [worker(3, 2, GPU), run(0, like=dict(GPU)), run(1, like=dict(GPU))]
     said = found(monkeypatch, EligibilityClass, "choose", *story, by=lambda self: choose(self.pools))
     assert said == "another free worker has more of the labels that a job likes"

@@ -52,15 +52,13 @@ def test_a_job_may_be_admitted_before_its_time_and_after_it() -> None:
 
 
 @needs_interpreted_core
-def test_a_job_that_runs_before_its_time_is_seen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_job_that_runs_before_its_time_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     said = found(monkeypatch, scheduled, "starts_at", run(), ITS_TIME, by=lambda route: route.taken_at + 0.4)
     assert said == f"{COOKIE!r} was dispatched a second time, or before its time"
 
 
 @needs_interpreted_core
-def test_a_job_that_begins_though_its_deadline_has_passed_too_is_seen(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_job_that_begins_though_its_deadline_has_passed_too_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin_at_once(self: Scheduled, route: Any) -> None:
         route.extras.wait_timer = None
         self.begin(route)
@@ -70,12 +68,12 @@ def test_a_job_that_begins_though_its_deadline_has_passed_too_is_seen(
 
 
 @needs_interpreted_core
-def test_a_job_whose_time_passes_unnoticed_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_job_whose_time_passes_unnoticed_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 jobs are scheduled, and 0 should be" in found(monkeypatch, Scheduled, "due", run(), ITS_TIME, ("advance", 0.1))
 
 
 @needs_interpreted_core
-def test_a_status_that_has_the_wrong_time_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_status_that_has_the_wrong_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Status.of
 
     def of(self: Status, route: Any, *, tree: bool = False) -> Any:

@@ -47,9 +47,7 @@ def test_so_is_a_client() -> None:
 
 
 @needs_interpreted_core
-def test_a_grace_that_goes_on_for_as_long_as_the_broker_stood_still_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_grace_that_goes_on_for_as_long_as_the_broker_stood_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Sessions.lost
 
     def without_end(self: Sessions, *arguments: Any) -> None:
@@ -62,11 +60,11 @@ def test_a_grace_that_goes_on_for_as_long_as_the_broker_stood_still_is_noticed(
 
 
 @needs_interpreted_core
-def test_jobs_that_wait_for_ever_are_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_jobs_that_wait_for_ever_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "missing: the outcome WORKER_WENT_AWAY" in found(monkeypatch, Sessions, "due", *story(("advance", 4.0)))
 
 
 @needs_interpreted_core
-def test_a_worker_that_finds_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_worker_that_finds_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     back = story(worker(4, FIRST, (JOB, 1), (OTHER, 1)))
     assert found(monkeypatch, Sessions, "_takes_up", *back, by=lambda *_: False) != ""

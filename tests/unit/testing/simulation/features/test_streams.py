@@ -52,9 +52,7 @@ def test_where_rings_are_small_older_chunks_may_be_gone_and_of_jobs_that_are_ove
 
 
 @needs_interpreted_core
-def test_a_chunk_that_somebody_has_yet_to_take_and_that_is_gone_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_chunk_that_somebody_has_yet_to_take_and_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Ring.append
 
     def append(self: Ring, frame: bytes) -> None:
@@ -69,12 +67,12 @@ def test_a_chunk_that_somebody_has_yet_to_take_and_that_is_gone_is_noticed(
 
 
 @needs_interpreted_core
-def test_a_chunk_that_is_not_sent_on_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_chunk_that_is_not_sent_on_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "was not sent, though there is credit" in found(monkeypatch, Streams, "_pump", RUN, CHUNK)
 
 
 @needs_interpreted_core
-def test_a_silent_gap_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_silent_gap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Ring.append
 
     def lose_every_third(ring: Ring, frame: bytes) -> None:
@@ -86,7 +84,7 @@ def test_a_silent_gap_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytes
 
 
 @needs_interpreted_core
-def test_credit_that_is_not_given_is_missed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_credit_that_is_not_given_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has credit up to 0" in found(monkeypatch, Streams, "settle", RUN, CHUNK)
 
 
@@ -100,7 +98,7 @@ def test_more_than_a_window_of_bytes_is_a_gap_or_refused() -> None:
 
 
 @needs_interpreted_core
-def test_a_window_without_a_bound_in_bytes_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_window_without_a_bound_in_bytes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Allowance.take
 
     def take(allowance: Allowance, _: int) -> bool:
@@ -111,7 +109,7 @@ def test_a_window_without_a_bound_in_bytes_is_noticed(monkeypatch: pytest.Monkey
 
 
 @needs_interpreted_core
-def test_progress_that_comes_without_credit_is_noticed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_progress_that_comes_without_credit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Streams._pump
 
     def generous(self: Streams, *arguments: Any, everything: bool = False) -> None:

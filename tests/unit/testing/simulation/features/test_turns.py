@@ -44,9 +44,7 @@ def test_a_broker_that_gives_everybody_his_turn_is_told_nothing(story: tuple[Any
 
 
 @needs_interpreted_core
-def test_a_job_that_goes_before_a_more_urgent_one_is_seen(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_job_that_goes_before_a_more_urgent_one_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(self: Line, number: int, kind: Any, priority: int, share: Share, *others: Any) -> None:
         original(self, number, kind, PRIORITY_DEFAULT, share, *others)
         self.priority = priority
@@ -58,9 +56,7 @@ def test_a_job_that_goes_before_a_more_urgent_one_is_seen(
 
 @needs_interpreted_core
 @pytest.mark.parametrize("story", [NEWCOMER, OF_ITS_OWN])
-def test_a_key_that_goes_before_one_that_had_nothing_is_seen(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, story: tuple[Any, ...]
-) -> None:
+def test_a_key_that_goes_before_one_that_had_nothing_is_seen(monkeypatch: pytest.MonkeyPatch, story: tuple[Any, ...]) -> None:
     said = found(monkeypatch, Share, "order", *story, by=lambda self, now: 1.0)
     assert said == f"{COOKIES[1]!r} overtook {COOKIES[2]!r}"
 
@@ -68,7 +64,7 @@ def test_a_key_that_goes_before_one_that_had_nothing_is_seen(
 @needs_interpreted_core
 @pytest.mark.parametrize(("story", "first", "second"), [(AGED, 2, 1)])
 def test_a_job_whose_age_does_not_count_is_seen(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, story: tuple[Any, ...], first: int, second: int
+    monkeypatch: pytest.MonkeyPatch, story: tuple[Any, ...], first: int, second: int
 ) -> None:
     said = found(monkeypatch, Backlog, "_promote", *story, by=lambda self, now: None, setting=Setting(ageing_s=AGEING_S))
     assert said == f"{COOKIES[first]!r} overtook {COOKIES[second]!r}"

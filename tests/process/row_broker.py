@@ -1,9 +1,9 @@
 """A broker in a process of its own that answers questions about itself: `python row_broker.py JSON`.
 
-The JSON object says `clients` and `workers` (URLs), `limits`, `loop` (uvloop or asyncio), and whether it `notes_losses`. It sets its
-process up as `serve` does, prints where it listens, one JSON object a line, then answers each line of its standard input in the same
-way: `state` (counts, the tables' verdict on themselves, memory), `losses` (those noted since the last time), `stop`. Its log goes to
-standard error.
+The JSON object says `clients` and `workers` (URLs), `limits`, `scheduling`, `loop` (uvloop or asyncio), and whether it
+`notes_losses`. It sets its process up as `serve` does, prints where it listens, one JSON object a line, then answers each line of
+its standard input in the same way: `state` (counts, the tables' verdict on themselves, memory), `losses` (those noted since the
+last time), `stop`. Its log goes to standard error.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.protocol.codes import Code, Role
+from reasonchip_broker.scheduling import Scheduling
 from reasonchip_broker.transports.endpoints import server_transport
 
 
@@ -99,6 +100,7 @@ async def serve(settings: dict[str, Any]) -> None:
         [server_transport(url, Role.CLIENT) for url in settings["clients"]],
         [server_transport(url, Role.WORKER) for url in settings["workers"]],
         limits=Limits(**settings["limits"]),
+        scheduling=Scheduling(**settings.get("scheduling", {})),
         outcomes=losses if settings.get("notes_losses") else None,
     )
     await broker.start()

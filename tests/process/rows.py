@@ -142,6 +142,7 @@ async def broker_process(
     log: str = "WARNING",
     quiet: bool = True,
     notes_losses: bool = False,
+    scheduling: Mapping[str, Any] = MappingProxyType({}),
     **limits: Any,
 ) -> AsyncIterator[BrokerProcess]:
     """A broker process at work; `quiet` means that it may log no warning and no error, `notes_losses` that it can be asked for
@@ -153,6 +154,7 @@ async def broker_process(
         "log": log,
         "limits": limits,
         "notes_losses": notes_losses,
+        "scheduling": dict(scheduling),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,

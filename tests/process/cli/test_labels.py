@@ -66,6 +66,7 @@ def test_a_job_that_needs_what_nobody_has_is_refused_at_once_if_it_says_so(broke
 
 
 def test_a_job_goes_to_the_worker_that_it_likes_while_that_one_is_free_and_else_to_another(broker, start):
+    assert [start("--prefer", "gpu=h200", pipeline="give") for _ in range(3)] == ["new"] * 3, "they take no turns"
     assert start("--prefer", "gpu=h200") == "new"
     assert start("--prefer", "gpu=h200") == "plain"
 

@@ -248,9 +248,12 @@ class Jobs(Feature):
         if end.queues:
             return NO_CAPACITY if candidates else NOT_SERVED
         kinds = [kind for kind in self.model.kinds if kind.queue and any(worker.mask & kind.bit for worker in candidates)]
-        rivals = sum(len(kind.queue) for kind in kinds)
+        waiting = [job for kind in kinds for job in kind.queue.values()]
+        rivals = len(waiting)
         if rivals < sum(worker.rests for worker in candidates if not worker.congested):
             return QUEUED
+        # Some may wait for a worker of their own, or for a limit.
+        rivals = sum(not self.model.is_special(job) for job in waiting)
         if rivals >= sum(worker.rests for worker in candidates):
             return NO_CAPACITY
         return PERHAPS_QUEUED

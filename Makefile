@@ -81,7 +81,7 @@ compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc
 	$(BIN)/hatchling build -t sdist
 	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 
-test-compiled: compiled ## the whole test suite on the compiled wheel
+test-compiled: compiled ## the whole test suite on the compiled wheel, but for what breaks the core on purpose
 	rm -rf .venv-compiled
 	$(PYTHON) -m venv .venv-compiled
 	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt -r requirements/bench.txt

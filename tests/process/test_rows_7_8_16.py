@@ -260,9 +260,9 @@ NOT_FOR = {
         *(PacketType.RESULT, PacketType.REGISTER, PacketType.WELCOME, PacketType.PROGRESS),
         *(PacketType.PARK, PacketType.RESUME, PacketType.EXTEND),
     ],
-    Role.WORKER: [PacketType.WELCOME],
+    Role.WORKER: [PacketType.WELCOME, PacketType.QUEUE],
 }
-UNKNOWN = [0, 7, 15, 30, 99, 255]
+UNKNOWN = [0, 7, 15, 31, 99, 255]
 
 
 @pytest.mark.parametrize("role", list(Role), ids=lambda role: role.name.lower())

@@ -15,6 +15,7 @@ from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol import json_v0
 from reasonchip_broker.protocol.frames import BinaryDecoder, Frame
 from reasonchip_broker.routing.roster import Pool, Worker
+from tests.unit.switchboard.interpreted import needs_interpreted_core
 
 SEED = 20261123
 SHORT = {"binary_decoder": 3000, "json_decoder": 3000, "switchboard": 300}
@@ -70,6 +71,7 @@ def test_a_decoder_that_takes_a_frame_for_another_is_found(monkeypatch: pytest.M
     broken("json_decoder")
 
 
+@needs_interpreted_core
 def test_a_switchboard_that_forgets_a_slot_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     vacate: Callable[..., None] = Pool.vacate
 

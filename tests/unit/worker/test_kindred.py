@@ -11,7 +11,7 @@ import pytest
 from reasonchip_broker.peer.options import Options
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import decode
-from reasonchip_broker.protocol.codes import PacketType
+from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.worker.children import submission_of
 from reasonchip_broker.worker.kindred import Kindred
 from reasonchip_broker.worker.outflow import Outflow
@@ -53,7 +53,7 @@ def test_a_worker_without_children_loads_nothing_for_them() -> None:
 
 async def test_nothing_that_a_broker_says_is_about_children_that_there_are_not() -> None:
     setting = Setting()
-    frame = packets.reply(PacketType.RUN, 64, "queued")  # type: ignore[arg-type]
+    frame = packets.reply(PacketType.RUN, Code.QUEUED, "queued")
     view: Any = (PacketType.REPLY, bytes(16), frame)
     assert not setting.kindred.takes(view)
     setting.kindred.received(view)

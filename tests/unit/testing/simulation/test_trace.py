@@ -1,7 +1,7 @@
 """One line a step, for people."""
 
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.codes import CloseReason, PacketType
+from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType
 from reasonchip_broker.testing.simulation.trace import Tracer, describe, job_name, tell
 from reasonchip_broker.testing.simulation.walk import take_again
 from tests.unit.testing.simulation.faulty import CLIENT, PEERS, PLAIN, WORKER
@@ -21,7 +21,7 @@ def test_a_story_reads_as_a_story() -> None:
 
 def test_packets_are_told_in_few_words() -> None:
     assert describe(packets.goodbye(CloseReason.NORMAL, "")) == "GOODBYE NORMAL"
-    assert describe(packets.reply(99, 37, "no", cookie=JOB)) == "REPLY OVERLOADED to 99 job 1"  # type: ignore[arg-type]
+    assert describe(packets.reply(99, Code.OVERLOADED, "no", cookie=JOB)) == "REPLY OVERLOADED to 99 job 1"
     assert describe(packets.gap(PacketType.PROGRESS, JOB, 2, 3, 4)) == "GAP in PROGRESS job 1 attempt 2 (4)"
 
 

@@ -83,8 +83,8 @@ STATUS_CHILDREN_MAX = 1_000
 QUEUE_ROWS, QUEUE_ROWS_MAX = 20, 100
 """Rows of each table that the answer to a QUEUE has, if nothing is said, and at most."""
 
-QUEUE_LOOK_MAX = 20_000
-"""Lines of waiting jobs, keys, and so on that are looked at for it: what is beyond would hold all others up for too long."""
+QUEUE_LOOK_MAX = 10_000
+"""Lines of waiting jobs, keys, and so on that are looked at for it: so many take some 15 ms, for which all others are held up."""
 
 SPENT_SHARDS = 256
 """Cookies of jobs whose outcome is acknowledged are kept in so many small tables: a large one stops the loop when it grows."""

@@ -40,8 +40,10 @@ class Report:
         now = dispatcher.clock.now
         lines = list(islice(self._lines(), QUEUE_LOOK_MAX))
         own = [line for line in lines if line.share.principal == principal]
-        keys = [share for share in islice(dispatcher.shares.all, QUEUE_LOOK_MAX) if share.running or share.lines]
-        keys = [share for share in keys if share.principal == principal]
+        keys = dict.fromkeys(line.share for line in own)
+        for share in islice(dispatcher.shares.all, QUEUE_LOOK_MAX):
+            if share.running and share.principal == principal:
+                keys[share] = None
         limits = list(islice(dispatcher.gates.counts(principal), QUEUE_LOOK_MAX))
         pools = dispatcher.roster.pools.values()
         waits = self._waits()

@@ -114,6 +114,17 @@ def test_lines_are_in_the_order_in_which_they_get_their_slots() -> None:
     assert order[1:] == expected == ["high", "soon", "late", "low"]
 
 
+def test_keys_of_which_something_waits_are_told_however_many_there_are_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "QUEUE_LOOK_MAX", 5)
+    driver = driven()
+    client, worker = driver.client(), driver.worker(1)
+    for number in range(9):
+        driver.result(worker, driver.run(client, key=f"idle {number}"))
+    for _ in range(2):
+        driver.run(client, key="last")
+    assert [key.key for key in asked(driver)[0].keys] == ["last"]
+
+
 def test_to_ask_changes_nothing() -> None:
     def told(asks: bool) -> list[bytes]:
         driver = driven(ageing_s=3.0)
@@ -300,4 +311,4 @@ def test_a_number_of_rows_that_makes_no_sense_is_bad_packet(rows: object) -> Non
 
 
 def test_it_looks_at_no_more_than_the_design_says() -> None:
-    assert QUEUE_LOOK_MAX == 20_000
+    assert QUEUE_LOOK_MAX == 10_000

@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench plots compiled test-compiled docs lock clean
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench counts plots compiled test-compiled docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ simulate: .venv/.dev ## many brokers' lives in memory, every promise checked aft
 
 bench: .venv/.bench ## processor time, latency and memory, side by side with NATS
 	$(BIN)/python -m benchmarks $(ARGS)
+
+counts: .venv/.bench ## instructions a job costs the core, compared with those written (ARGS=--update to write them)
+	$(BIN)/python -m benchmarks.counts $(ARGS)
 
 FIGURES := docs/explanation/figures
 plots: .venv/.bench ## fairness and growth, measured anew and drawn for the documentation

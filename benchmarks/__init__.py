@@ -22,6 +22,7 @@ One file, one idea:
 Beside it stand what is measured of the switchboard alone, without sockets, and pictures of it:
 
     fairness.py       how long a newcomer waits, and how weights become slot-time
+    counts.py         how many instructions a job costs, compared with those in counts.json; what is counted is in counted.py
     growth.py         what a job costs as there is more of everything
     plots.py          both drawn, for `docs/explanation/fairness.md`
 """

@@ -10,6 +10,7 @@ from reasonchip_broker.limits import BACKOFF_S_MAX
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import Code
+from reasonchip_broker.routing.route import RouteState
 from reasonchip_broker.testing.simulation.feature import Feature
 from reasonchip_broker.testing.simulation.records import Alarm, Job, Kept, require
 from reasonchip_broker.testing.switchboard_driver import FakeLink
@@ -30,12 +31,14 @@ class Attempts(Feature):
         self.model.when_early[BACKOFF] = self._backoff_over
         self.model.on_result.append(self._check_history)
 
-    def lost(self, job: Job, graced: bool) -> None:
-        """The worker that ran a job is lost. `graced`: its kill grace was over in this very step."""
+    def lost(self, job: Job, graced: bool, limited: bool) -> None:
+        """The worker that ran a job is lost. `graced`: its kill grace was over in this very step; `limited`: the attempt's time was."""
         model = self.model
         codes = model.time_explains(job)
         if graced:
             codes.add(Code.CANCELLED)
+        if limited:
+            codes.add(Code.DEADLINE_EXCEEDED)
         if job.cancelling:
             model.over(job, frozenset(codes | {Code.CANCELLED}))
             return
@@ -43,12 +46,20 @@ class Attempts(Feature):
         if not codes:
             # Otherwise its time was up in this very step, which may have been first, and ended this attempt.
             job.history = history
-        if job.attempt < job.options.att:
+        if limited and not self._lives(job):
+            # Which of the two was first is nobody's business, and need not show in anything that is sent.
+            model.over(job, frozenset(codes))
+        elif job.attempt < job.options.att:
             self._again(job)
         elif job.options.att > 1 and set(history) == {LOST}:
             model.over(job, frozenset(codes | {Code.DEAD_LETTERED}))
         else:
             model.over(job, frozenset(codes | {Code.WORKER_WENT_AWAY}))
+
+    def _lives(self, job: Job) -> bool:
+        """What the broker has made of a job of which two things may have become."""
+        route = self.driver.switchboard._dispatcher.routes.peek(job.cookie)
+        return route is not None and route.state < RouteState.OVER
 
     def retries(self, job: Job, code: int, kind: str) -> bool:
         """A worker reported a job. Returns whether it is tried again."""

@@ -64,10 +64,11 @@ class Sessions(Feature):
             worker.away.live = False
         for hold in list(worker.held.values()):
             job = hold.job
+            limited = model.is_due(hold.limit)
             graced = model.waking and hold.grace is not None and hold.grace.kind == KILL and hold.grace.fires <= model.now
             model.let_go(hold)
             if job is not None:
-                self._attempts.lost(job, graced)
+                self._attempts.lost(job, graced, limited)
 
     def _over(self, alarm: Alarm) -> None:
         worker = alarm.subject

@@ -13,8 +13,9 @@ class JobStatus:
 
     `state` is one of admitting, scheduled, queued, running, parked, cancelling, suspended (its worker's connection is gone, and may
     come back), backoff (between two attempts), over. If it does not run, `why` is the reason as a word for programs (not_admitted,
-    not_due, not_served, no_free_slot, workers_draining, worker_disconnected, between_attempts, stale_attempt, slot_lent_out; ""
-    otherwise), and `sentence` the same for people. A newer broker may have further words.
+    not_due, not_served, no_free_slot, limit_reached, preferred_worker_busy, workers_draining, worker_disconnected,
+    between_attempts, stale_attempt, slot_lent_out; "" otherwise), and `sentence` the same for people. A newer broker may have
+    further words.
 
     `attempt` counts from 1 (0: none yet) up to at most `attempts`; `age_s` is the time since the broker took the job, `left_s` that
     until its deadline (None: it has none), `due_s` that until it may run (None: it is not scheduled); `progress` and `inputs` are the

@@ -386,7 +386,10 @@ class Jobs(Feature):
             raise BrokenPromise(f"attempt {job.attempt + 1} says that it is the {packet.attempt}th")
         if not worker.mask & job.kind.bit:
             raise BrokenPromise(f"{job.kind.pipeline!r} was sent to a worker that does not serve it")
-        if worker.free < job.kind.slots or worker.resuming:
+        # Who wants a slot back is in the way until it ends, in this very step perhaps.
+        in_the_way = any(hold.job is None or not self._turns.may_end_now(hold.job) for hold in worker.resuming)
+        is_off = worker.draining or worker.congested or in_the_way
+        if is_off or worker.capacity - worker.taken < job.kind.slots:
             raise BrokenPromise(f"a worker with {worker.capacity} slots has none free, and got one more job")
         if job.cookie in model.reserved:
             raise BrokenPromise(f"{job.cookie!r} was dispatched while a worker holds an earlier attempt")

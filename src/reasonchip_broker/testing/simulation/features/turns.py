@@ -92,7 +92,7 @@ class Turns(Feature):
         seen: set[tuple[Key, int, int]] = set()
         for other in self.model.oldest_for(worker):
             line = other.key, other.kind.bit, other.options.prio
-            if line in seen or self._may_end_now(other) or self.model.is_special(other):
+            if line in seen or self.may_end_now(other) or self.model.is_special(other):
                 continue
             seen.add(line)
             if other is job:
@@ -110,13 +110,13 @@ class Turns(Feature):
                 return other
         return None
 
-    def _may_end_now(self, job: Job) -> bool:
+    def may_end_now(self, job: Job) -> bool:
         """Whether time may end a job in this very step, or what it is a part of."""
         model = self.model
         if model.time_explains(job):
             return True
         parent = None if job.options.loose else job.parent
-        return parent is not None and (any(alarm.subject is parent for alarm in model.due) or self._may_end_now(parent))
+        return parent is not None and (any(alarm.subject is parent for alarm in model.due) or self.may_end_now(parent))
 
     def _level(self, job: Job) -> int:
         """The priority that a job counts for, with its age, as the first of those that wait like it."""

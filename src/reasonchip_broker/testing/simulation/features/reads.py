@@ -125,7 +125,7 @@ class Reads(Feature):
                 known = self.model.known(subject)[0]
                 is_over = known is not Known.NOT and subject not in self.model.jobs
                 # Whatever ends a job, or sends its outcome, may be at the expense of an older one.
-                if known is Known.PERHAPS or (is_over and may_evict):
+                if known is Known.PERHAPS or ((is_over or subject in stopped) and may_evict):
                     continue
                 if name in ENTERS:
                     if subject in entered or subject in stopped:

@@ -4,6 +4,7 @@ A limit that is reached is answered (OVERLOADED, TOO_LARGE, a close reason), nev
 """
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -27,10 +28,10 @@ WORKER_PATTERNS_MAX = 1_000
 NAME_CHARS_MAX = 255
 """Characters in a pipeline, pattern, worker name or label: they are keys of tables and fields of log lines."""
 
-PRIORITIES = 10
+PRIORITIES: Final = 10
 """Levels of priority, 0 to 9; the highest goes first."""
 
-PRIORITY_DEFAULT = 4
+PRIORITY_DEFAULT: Final = 4
 """As in the Java Message Service: 0 to 4 are gradations of normal, 5 to 9 of expedited."""
 
 WEIGHT_MAX = 1_000_000
@@ -86,10 +87,10 @@ QUEUE_ROWS, QUEUE_ROWS_MAX = 20, 100
 QUEUE_LOOK_MAX = 10_000
 """Lines of waiting jobs, keys, and so on that are looked at for it: so many take some 15 ms, for which all others are held up."""
 
-SPENT_SHARDS = 256
+SPENT_SHARDS: Final = 256
 """Cookies of jobs whose outcome is acknowledged are kept in so many small tables: a large one stops the loop when it grows."""
 
-TIMER_TICK_S = 0.005
+TIMER_TICK_S: Final = 0.005
 """The grain of the timing wheel: timers fire at the end of their tick, never early and at most this late."""
 
 

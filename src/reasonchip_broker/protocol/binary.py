@@ -5,22 +5,23 @@ header must say something else (a later attempt, less time left), `readdressed` 
 """
 
 from struct import Struct
+from typing import Final
 
 from reasonchip_broker.protocol.codes import NO_COOKIE
 from reasonchip_broker.protocol.frames import HEADER, HEADER_BYTES, LENGTH_MIN
 
-_LENGTH = Struct(">I")
-_ATTEMPT = Struct(">H")
-_NUMBER = Struct(">I")
-_META_LENGTH = Struct(">I")
+_LENGTH: Final = Struct(">I")
+_ATTEMPT: Final = Struct(">H")
+_NUMBER: Final = Struct(">I")
+_META_LENGTH: Final = Struct(">I")
 
-CODE_AT = 5
-_ATTEMPT_AT = 6
-_NUMBER_AT = 24
-_META_LENGTH_AT = 28
+CODE_AT: Final = 5
+_ATTEMPT_AT: Final = 6
+_NUMBER_AT: Final = 24
+_META_LENGTH_AT: Final = 28
 
-ATTEMPT_MAX = 0xFFFF
-NUMBER_MAX = 0xFFFFFFFF
+ATTEMPT_MAX: Final = 0xFFFF
+NUMBER_MAX: Final = 0xFFFFFFFF
 
 
 class Packet:

@@ -5,6 +5,7 @@ packet carries it. The numbers never change and are never used again; `docs/refe
 """
 
 from enum import IntEnum, StrEnum
+from typing import Final
 
 
 class Role(IntEnum):
@@ -81,8 +82,8 @@ class Code(IntEnum):
     SCHEDULED = 68
 
 
-OUTCOMES = frozenset(code for code in Code if code < 32)
-REFUSALS = frozenset(code for code in Code if 32 <= code < 64)
+OUTCOMES: Final = frozenset(code for code in Code if code < 32)
+REFUSALS: Final = frozenset(code for code in Code if 32 <= code < 64)
 
 
 class CloseReason(IntEnum):
@@ -135,10 +136,10 @@ class Waiting(StrEnum):
     SLOT_LENT_OUT = "slot_lent_out"
 
 
-NO_COOKIE = bytes(16)
+NO_COOKIE: Final = bytes(16)
 """The cookie of a packet that names no job."""
 
-ENCODING_JSON = "json"
-ENCODING_MSGPACK = "msgpack"
-ENCODING_BYTES = "bytes"
-ENCODING_TEXT = "text"
+ENCODING_JSON: Final = "json"
+ENCODING_MSGPACK: Final = "msgpack"
+ENCODING_BYTES: Final = "bytes"
+ENCODING_TEXT: Final = "text"

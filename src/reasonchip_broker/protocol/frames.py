@@ -11,39 +11,43 @@ pieces is joined once, when its last piece is there. And an error ends the strea
 
 from abc import ABC, abstractmethod
 from struct import Struct
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from reasonchip_broker.errors import RemoteProtocolError
 from reasonchip_broker.protocol.codes import CloseReason
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 Frame: TypeAlias = tuple[int, bytes, bytes, int, int, int, int]
 """What a decoder returns of a frame: packet type (or a pseudo type, below), cookie, the whole frame's bytes, code, attempt, number,
 length of meta. A tuple, since one is made for each frame that comes in, and anything else costs several times as much."""
 
-HEADER = Struct(">IBBH16sII")
+HEADER: Final = Struct(">IBBH16sII")
 """length, type, code, attempt, cookie, number, meta_length."""
 
-HEADER_BYTES = 32
-LENGTH_BYTES = 4
-LENGTH_MIN = HEADER_BYTES - LENGTH_BYTES
+HEADER_BYTES: Final = 32
+LENGTH_BYTES: Final = 4
+LENGTH_MIN: Final = HEADER_BYTES - LENGTH_BYTES
 """The smallest `length` of a frame: a header without meta and payload."""
 
-PREFACE_MAGIC = b"RCB"
-VERSION = 1
-PREFACE = PREFACE_MAGIC + bytes((VERSION,))
-VERSIONS = (VERSION,)
+PREFACE_MAGIC: Final = b"RCB"
+VERSION: Final = 1
+PREFACE: Final = PREFACE_MAGIC + bytes((VERSION,))
+VERSIONS: Final = (VERSION,)
 
-OVERSIZED = 256
+OVERSIZED: Final = 256
 """Added to the type of a frame over the limit: its header is all there is of it, the rest was skipped unbuffered."""
 
-MALFORMED = 512
+MALFORMED: Final = 512
 """The type of what is no packet, though its frame was whole (JSON only); the bytes are the sentence that says why."""
 
-UNKNOWN = 255
+UNKNOWN: Final = 255
 """The type given to a JSON packet whose name is not known; no packet of the binary protocol has it."""
 
-_LENGTH = Struct(">I")
-_PIECE_BYTES = 1024
+_COMPILED: Final = not __file__.endswith(".py")
+_LENGTH: Final = Struct(">I")
+_PIECE_BYTES: Final = 1024
 """Pieces of a frame that are smaller are put together as they come, which copies each byte of them some hundred times at the worst."""
 
 
@@ -154,13 +158,23 @@ class BinaryDecoder(FrameDecoder):
         self.strict = strict
 
     def _parse(self, data: bytes, frames: list[Frame]) -> int:
-        offset = 0
-        end = len(data)
+        offset: i64 = 0
+        end: i64 = len(data)
         last = end - HEADER_BYTES
-        limit = self.frame_bytes_max
-        unpack = HEADER.unpack_from
+        limit: i64 = self.frame_bytes_max
+        unpack, compiled = HEADER.unpack_from, _COMPILED
+        length: i64
+        number: i64
+        meta_length: i64
         while offset <= last:
-            length, kind, code, attempt, cookie, number, meta_length = unpack(data, offset)
+            if compiled:
+                # What `HEADER` says, without its seven objects.
+                length = _four(data, offset)
+                kind, code, attempt = data[offset + 4], data[offset + 5], data[offset + 6] << 8 | data[offset + 7]
+                cookie = data[offset + 8 : offset + 24]
+                number, meta_length = _four(data, offset + 24), _four(data, offset + 28)
+            else:
+                length, kind, code, attempt, cookie, number, meta_length = unpack(data, offset)
             after = offset + LENGTH_BYTES + length
             if meta_length + LENGTH_MIN <= length <= limit:
                 if after > end:
@@ -196,3 +210,8 @@ class BinaryDecoder(FrameDecoder):
         else:
             self._fail(f"meta of {meta_length} bytes in a frame of length {length}", CloseReason.PROTOCOL_ERROR)
         return end
+
+
+def _four(data: bytes, at: "i64") -> "i64":
+    """A number of four bytes. (Where this is interpreted, `Struct` reads them all at once.)"""
+    return i64(data[at]) << 24 | i64(data[at + 1]) << 16 | i64(data[at + 2]) << 8 | i64(data[at + 3])

@@ -12,26 +12,26 @@ of it. It leaves two things open, which are done here by a few passes over the b
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from reasonchip_broker.protocol import schemas
 
-_SURROGATE = re.compile(rb"\\u[dD]([89a-fA-F])[0-9a-fA-F]{2}")
-_SURROGATES_MAX = 10_000
-_ESCAPED_LETTER = re.compile(rb"\\u00(5[fF]|6[1-9a-fA-F]|7[0-9aA])")
-_ESCAPED_LETTERS_MAX = 10_000
-_KEYS_MAX = 5_000
+_SURROGATE: Final = re.compile(rb"\\u[dD]([89a-fA-F])[0-9a-fA-F]{2}")
+_SURROGATES_MAX: Final = 10_000
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00(5[fF]|6[1-9a-fA-F]|7[0-9aA])")
+_ESCAPED_LETTERS_MAX: Final = 10_000
+_KEYS_MAX: Final = 5_000
 """So many of each are looked at one by one, at up to a microsecond each. Who writes more means harm."""
 
-_QUOTES_MAX = 400_000
+_QUOTES_MAX: Final = 400_000
 """Of strings with brackets in them, in an object that has one of a packet's keys more than once."""
 
-_COLON = re.compile(rb"\s*:")
-_NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
-_CHUNK_BYTES = 64 * 1024
-_LONE = chr(0xD800)
+_COLON: Final = re.compile(rb"\s*:")
+_NO_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{}'))
+_CHUNK_BYTES: Final = 64 * 1024
+_LONE: Final = chr(0xD800)
 _NO_UTF8 = b"\xff" * 6
 
 

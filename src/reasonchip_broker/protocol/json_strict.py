@@ -6,7 +6,7 @@ It refuses what JSON leaves open (duplicate keys, NaN, lone surrogates), and tur
 import json
 import re
 from binascii import unhexlify
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,10 +15,10 @@ from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, OUTCOMES, Code, PacketType
 from reasonchip_broker.protocol.frames import HEADER, MALFORMED, UNKNOWN, Frame
 
-COOKIE_FORM = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+COOKIE_FORM: Final = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 """A cookie as text, in every usual way to write it."""
 
-_EXACT_BYTES_MAX = 64 * 1024
+_EXACT_BYTES_MAX: Final = 64 * 1024
 """Up to this, every key of every object is looked at; above, only a packet's own."""
 
 

@@ -15,7 +15,7 @@ import re
 from binascii import hexlify, unhexlify
 from functools import lru_cache
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -26,44 +26,44 @@ from reasonchip_broker.protocol.codes import ENCODING_JSON, ENCODING_MSGPACK, NO
 from reasonchip_broker.protocol.frames import HEADER, LENGTH_BYTES, OVERSIZED, Frame, FrameDecoder
 from reasonchip_broker.protocol.json_strict import COOKIE_FORM, one_line
 
-_LENGTH = Struct(">I")
-_length_at = _LENGTH.unpack_from
-_RUN = int(PacketType.RUN)
-_RESULT = int(PacketType.RESULT)
-_BRACE = ord("{")
-_BRACE_END = ord("}")
-_COMMA = ord(",")
-_decode_text = msgspec.json.Decoder(str).decode
-_QUOTE = msgspec.json.Encoder().encode
+_LENGTH: Final = Struct(">I")
+_length_at: Final = _LENGTH.unpack_from
+_RUN: Final = int(PacketType.RUN)
+_RESULT: Final = int(PacketType.RESULT)
+_BRACE: Final = ord("{")
+_BRACE_END: Final = ord("}")
+_COMMA: Final = ord(",")
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_QUOTE: Final = msgspec.json.Encoder().encode
 
-_RUN_HEAD = b'{"packet_type":"RUN","cookie":"'
-_RUN_HEAD_END = LENGTH_BYTES + len(_RUN_HEAD)
-_RUN_COOKIE_END = _RUN_HEAD_END + 36
+_RUN_HEAD: Final = b'{"packet_type":"RUN","cookie":"'
+_RUN_HEAD_END: Final = LENGTH_BYTES + len(_RUN_HEAD)
+_RUN_COOKIE_END: Final = _RUN_HEAD_END + 36
 _RUN_HYPHENS, _RUN_HYPHENS_END = _RUN_HEAD_END + 8, _RUN_HEAD_END + 24
-_RUN_MIDDLE = b'","capacity":null,"pipeline":"'
-_RUN_PIPELINE = _RUN_COOKIE_END + len(_RUN_MIDDLE)
-_RUN_VARIABLES = b'","variables":'
-_RUN_TAIL = b',"detach":false,"rc":null,"error":null,"stacktrace":null,"result":null}'
-_RUN_TAIL_DETACHED = b',"detach":true,"rc":null,"error":null,"stacktrace":null,"result":null}'
-_RUN_TAIL_AT = -len(_RUN_TAIL)
-_RUN_TAIL_DETACHED_AT = -len(_RUN_TAIL_DETACHED)
+_RUN_MIDDLE: Final = b'","capacity":null,"pipeline":"'
+_RUN_PIPELINE: Final = _RUN_COOKIE_END + len(_RUN_MIDDLE)
+_RUN_VARIABLES: Final = b'","variables":'
+_RUN_TAIL: Final = b',"detach":false,"rc":null,"error":null,"stacktrace":null,"result":null}'
+_RUN_TAIL_DETACHED: Final = b',"detach":true,"rc":null,"error":null,"stacktrace":null,"result":null}'
+_RUN_TAIL_AT: Final = -len(_RUN_TAIL)
+_RUN_TAIL_DETACHED_AT: Final = -len(_RUN_TAIL_DETACHED)
 
-_RESULT_HEAD = b'{"packet_type":"RESULT","cookie":"'
-_RESULT_HEAD_END = LENGTH_BYTES + len(_RESULT_HEAD)
-_RESULT_COOKIE_END = _RESULT_HEAD_END + 36
+_RESULT_HEAD: Final = b'{"packet_type":"RESULT","cookie":"'
+_RESULT_HEAD_END: Final = LENGTH_BYTES + len(_RESULT_HEAD)
+_RESULT_COOKIE_END: Final = _RESULT_HEAD_END + 36
 _RESULT_HYPHENS, _RESULT_HYPHENS_END = _RESULT_HEAD_END + 8, _RESULT_HEAD_END + 24
-_RESULT_OK = (
+_RESULT_OK: Final = (
     b'","capacity":null,"pipeline":null,"variables":null,"detach":null,"rc":"OK","error":null,"stacktrace":null,"result":'
 )
-_RESULT_VALUE = _RESULT_COOKIE_END + len(_RESULT_OK)
-_HEAD_BYTES = max(_RUN_COOKIE_END, _RESULT_COOKIE_END)
+_RESULT_VALUE: Final = _RESULT_COOKIE_END + len(_RESULT_OK)
+_HEAD_BYTES: Final = max(_RUN_COOKIE_END, _RESULT_COOKIE_END)
 
-_RESULT_META = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
-_NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+_RESULT_META: Final = schemas.encode_meta(schemas.ResultMeta(enc=ENCODING_JSON))
+_NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
 """How a NaN or an infinity begins in MessagePack, in 64 or in 32 bits."""
 
 
-_RC_BY_CODE = {
+_RC_BY_CODE: Final = {
     Code.CANCELLED: Code.EXCEPTION,
     Code.DEADLINE_EXCEEDED: Code.EXCEPTION,
     Code.DEAD_LETTERED: Code.EXCEPTION,
@@ -78,7 +78,7 @@ _RC_BY_CODE = {
 }
 """Our codes that existing peers don't know, and what they are told instead; our name then stands in `error`."""
 
-_OFFENCES = frozenset({CloseReason.PROTOCOL_ERROR, CloseReason.FRAME_TOO_LARGE, CloseReason.HANDSHAKE_TIMEOUT})
+_OFFENCES: Final = frozenset({CloseReason.PROTOCOL_ERROR, CloseReason.FRAME_TOO_LARGE, CloseReason.HANDSHAKE_TIMEOUT})
 """Reasons for a goodbye that an existing peer is told, as BAD_PACKET: it did something wrong, and should hear what."""
 
 

@@ -1,16 +1,17 @@
 """Every packet that either end sends, built here and nowhere else: one function a packet, arguments in words, a frame out."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from reasonchip_broker.limits import QUEUE_ROWS, Limits
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX, encode
 from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReason, Code, PacketType
 
-FAILED_META = schemas.encode_meta(schemas.ResultMeta(ran=True))
-NEVER_RAN_META = schemas.encode_meta(schemas.ResultMeta(ran=False))
-SENTENCE_CHARS_MAX = 4096
-SOFTWARE = "reasonchip-broker"
+FAILED_META: Final = schemas.encode_meta(schemas.ResultMeta(ran=True))
+NEVER_RAN_META: Final = schemas.encode_meta(schemas.ResultMeta(ran=False))
+SENTENCE_CHARS_MAX: Final = 4096
+SOFTWARE: Final = "reasonchip-broker"
 
 
 def hello(meta: schemas.HelloMeta) -> bytes:

@@ -11,16 +11,17 @@ A worker is known by its name, so that one which comes back gets its keys back; 
 from bisect import bisect_left
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import Final
 
 from reasonchip_broker.limits import AFFINITY_KEYS_MAX
 from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.roster import Pool, Worker
 from reasonchip_broker.scheduling import Scheduling
 
-_POINTS = 32
+_POINTS: Final = 32
 """Of each worker on the ring: with so many, the largest share of keys is about half as large again as the mean."""
 
-_TRIES = 16
+_TRIES: Final = 16
 """Workers looked at for a new key. Beyond, it goes to the least loaded."""
 
 
@@ -150,7 +151,7 @@ class Affinity:
         return ring
 
 
-_CIRCLE = 1 << 64
+_CIRCLE: Final = 1 << 64
 
 
 def _place(what: bytes) -> int:

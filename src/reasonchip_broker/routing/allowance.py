@@ -4,12 +4,13 @@ Both ends count alike, in chunks and in bytes of payload, so that whoever keeps 
 chunk alone is always allowed: whatever its size, it could never be sent otherwise."""
 
 from collections import deque
+from typing import Final
 
 from reasonchip_broker.limits import CHUNK_HEAD_BYTES_MAX
 from reasonchip_broker.protocol.binary import payload_length
 from reasonchip_broker.protocol.frames import HEADER_BYTES
 
-_META_BYTES_MAX = CHUNK_HEAD_BYTES_MAX - HEADER_BYTES
+_META_BYTES_MAX: Final = CHUNK_HEAD_BYTES_MAX - HEADER_BYTES
 
 
 class Allowance:

@@ -12,7 +12,7 @@ A slot that is held, withheld or resting is not free. Which step may follow whic
 from collections.abc import Mapping
 from enum import IntEnum
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.routing.records import with_constructor_in_c
@@ -34,7 +34,7 @@ class AssignmentState(IntEnum):
     GONE = 6
 
 
-TRANSITIONS: Mapping[AssignmentState, frozenset[AssignmentState]] = {
+TRANSITIONS: Final[Mapping[AssignmentState, frozenset[AssignmentState]]] = {
     AssignmentState.HELD: frozenset(
         {AssignmentState.PARKED, AssignmentState.WITHHELD, AssignmentState.RESTING, AssignmentState.GONE}
     ),
@@ -45,7 +45,7 @@ TRANSITIONS: Mapping[AssignmentState, frozenset[AssignmentState]] = {
     AssignmentState.GONE: frozenset(),
 }
 
-LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
+LEGAL: Final = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
 
 
 class Assignment:

@@ -4,7 +4,7 @@ Without attempts left the job is over; with some it waits a while (doubled each 
 what a stale attempt still says is fenced off by its number. Two attempts of a job never run at once: as long as a worker has not
 let go of an earlier one, the next does not begin."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.limits import BACKOFF_S_MAX
 from reasonchip_broker.protocol import packets, schemas
@@ -18,9 +18,9 @@ from reasonchip_broker.routing.timers import TimerKind
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_ANY = "*"
-_RETRIED = frozenset({Code.EXCEPTION, Code.PROCESSOR_EXCEPTION})
-_LOST = Code.WORKER_WENT_AWAY.name
+_ANY: Final = "*"
+_RETRIED: Final = frozenset({Code.EXCEPTION, Code.PROCESSOR_EXCEPTION})
+_LOST: Final = Code.WORKER_WENT_AWAY.name
 
 
 class Attempts:

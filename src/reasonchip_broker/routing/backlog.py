@@ -15,6 +15,7 @@ taken, so that no timer is needed: whoever takes one first looks at which lines 
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from typing import Final
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import PIPELINES_KNOWN_MAX, PRIORITIES
@@ -29,9 +30,9 @@ from reasonchip_broker.routing.timers import TimerKind, Timers
 from reasonchip_broker.routing.turns import Turns
 from reasonchip_broker.scheduling import Scheduling
 
-_DEAD_MIN = 64
-_QUEUED = RouteState.QUEUED
-_TOP = PRIORITIES - 1
+_DEAD_MIN: Final = 64
+_QUEUED: Final = RouteState.QUEUED
+_TOP: Final = PRIORITIES - 1
 
 
 class Backlog:

@@ -1,6 +1,8 @@
 """What a broker counts: plain integers, added to on the hot path and read by whoever wants them."""
 
-NAMES = (
+from typing import Final
+
+NAMES: Final = (
     "cancelled",
     "extends_dropped",
     "finished",

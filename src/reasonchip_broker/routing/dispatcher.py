@@ -4,6 +4,8 @@
 meets. What concerns one matter has a file of its own: slots (`slots.py`), stopping (`stopping.py`), attempts, sessions, families,
 streams, outcomes. Every operation leaves all tables in agreement and no free slot beside a waiting job that could have it."""
 
+from typing import Final
+
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import NUMBER_MAX, attempt_of, readdressed
@@ -41,15 +43,15 @@ from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import TimerKind, Timers
 from reasonchip_broker.scheduling import Scheduling
 
-_ADMITTING = RouteState.ADMITTING
-_SCHEDULED = RouteState.SCHEDULED
-_QUEUED = RouteState.QUEUED
-_DISPATCHED = RouteState.DISPATCHED
-_OVER = RouteState.OVER
-_HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
-_LAST_OUTCOME = Code.TOO_LARGE
-_JSON = Dialect.JSON
-_LEFT = PeerState.GONE
+_ADMITTING: Final = RouteState.ADMITTING
+_SCHEDULED: Final = RouteState.SCHEDULED
+_QUEUED: Final = RouteState.QUEUED
+_DISPATCHED: Final = RouteState.DISPATCHED
+_OVER: Final = RouteState.OVER
+_HOLDING: Final = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
+_LAST_OUTCOME: Final = Code.TOO_LARGE
+_JSON: Final = Dialect.JSON
+_LEFT: Final = PeerState.GONE
 
 
 class Dispatcher:

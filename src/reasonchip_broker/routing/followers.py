@@ -4,7 +4,7 @@ A job's *owner* is the connection that sent it, or the last that took it over. A
 the outcome, to follow, or to take over. Every follower gets one RESULT. When the owner has gone and nobody else follows, the job's
 policy is applied: go on, be cancelled, or be cancelled after a while unless somebody attaches."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Code, PacketType
@@ -17,9 +17,9 @@ from reasonchip_broker.routing.timers import TimerKind
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_GONE = PeerState.GONE
-_OVER = RouteState.OVER
-_WAITS = {RouteState.SCHEDULED: Code.SCHEDULED}
+_GONE: Final = PeerState.GONE
+_OVER: Final = RouteState.OVER
+_WAITS: Final = {RouteState.SCHEDULED: Code.SCHEDULED}
 
 
 class Followers:

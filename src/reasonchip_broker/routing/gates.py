@@ -13,7 +13,7 @@ How often jobs start is kept by the generic cell rate algorithm (ITU-T I.371), w
 which it is full."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import GATES_KNOWN_MAX
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from reasonchip_broker.routing.lines import Line
     from reasonchip_broker.routing.route import Route
 
-_LONG_AGO = float("-inf")
+_LONG_AGO: Final = float("-inf")
 Key: TypeAlias = tuple[str, ...]
 Passed: TypeAlias = "tuple[str, tuple[LimitGate, ...]]"
 """A job's pipeline, and its gates."""
-_NOTHING: Passed = "", ()
+_NOTHING: Final[Passed] = "", ()
 
 
 class Gate:

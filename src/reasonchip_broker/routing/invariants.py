@@ -1,5 +1,7 @@
 """What must be so at the end of every step: each table agrees with every other (invariants 2, 3, 4, 7, 10 and 11 of the design)."""
 
+from typing import Final
+
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.routing.assignment import AssignmentState
 from reasonchip_broker.routing.dispatcher import Dispatcher
@@ -11,16 +13,16 @@ from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Account, Share
 from reasonchip_broker.routing.table import RouteTable
 
-_HELD = AssignmentState.HELD
-_PARKED = AssignmentState.PARKED
-_WITHHELD = AssignmentState.WITHHELD
-_ADMITTING = RouteState.ADMITTING
-_SCHEDULED = RouteState.SCHEDULED
-_QUEUED = RouteState.QUEUED
-_BACKOFF = RouteState.BACKOFF
-_OVER = RouteState.OVER
-_FORGOTTEN = RouteState.FORGOTTEN
-_RUNNING = frozenset({RouteState.DISPATCHED, RouteState.CANCELLING, RouteState.SUSPENDED})
+_HELD: Final = AssignmentState.HELD
+_PARKED: Final = AssignmentState.PARKED
+_WITHHELD: Final = AssignmentState.WITHHELD
+_ADMITTING: Final = RouteState.ADMITTING
+_SCHEDULED: Final = RouteState.SCHEDULED
+_QUEUED: Final = RouteState.QUEUED
+_BACKOFF: Final = RouteState.BACKOFF
+_OVER: Final = RouteState.OVER
+_FORGOTTEN: Final = RouteState.FORGOTTEN
+_RUNNING: Final = frozenset({RouteState.DISPATCHED, RouteState.CANCELLING, RouteState.SUSPENDED})
 
 
 def check(dispatcher: Dispatcher) -> None:

@@ -4,13 +4,15 @@ A binary peer that was silent for a heartbeat is sent a PING; one that was silen
 stood still (it was stopped, or its machine was), silence says nothing about the peers: all leases begin anew.
 """
 
+from typing import Final
+
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.timers import TimerKind, Timers
 
-LATE_S = 1.0
+LATE_S: Final = 1.0
 """A wake-up that comes this much too late means that the broker stood still; sooner, where leases are so short that it matters."""
 
 

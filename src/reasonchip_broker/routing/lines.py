@@ -1,7 +1,7 @@
 """Lines of jobs that wait, and the classes that they belong to (see `backlog.py`)."""
 
 from collections import deque
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.routing.gates import Gate, LimitGate
@@ -11,8 +11,8 @@ from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.timers import Timer
 from reasonchip_broker.scheduling import Limit
 
-NEVER = float("inf")
-_QUEUED = RouteState.QUEUED
+NEVER: Final = float("inf")
+_QUEUED: Final = RouteState.QUEUED
 Key: TypeAlias = tuple[str, bool, Labels, Labels]
 """Pipeline, whether the variables are JSON text, labels that are needed, labels that are liked."""
 

@@ -12,6 +12,7 @@ not run a second job."""
 from collections import deque
 from collections.abc import Iterable
 from math import ceil
+from typing import Final
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SPENT_SHARDS, Limits
@@ -26,18 +27,18 @@ from reasonchip_broker.routing.stand_ins import NO_JOB
 from reasonchip_broker.routing.table import RouteTable
 from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 
-_OVER = RouteState.OVER
-_FORGOTTEN = RouteState.FORGOTTEN
-_SWEEP_MIN = 1024
-_EXPIRE_AT_ONCE = 1000
+_OVER: Final = RouteState.OVER
+_FORGOTTEN: Final = RouteState.FORGOTTEN
+_SWEEP_MIN: Final = 1024
+_EXPIRE_AT_ONCE: Final = 1000
 """About so many outcomes are forgotten in one step, the next ones a tick later: a hundred thousand would stop the loop for too long."""
 
-_EXPIRE_EVERY_S = 1.0
-_COUNT_MASK = 0xFFFFFFFF
-_COUNT_HALF = 0x80000000
+_EXPIRE_EVERY_S: Final = 1.0
+_COUNT_MASK: Final = 0xFFFFFFFF
+_COUNT_HALF: Final = 0x80000000
 
 
-_NONE: deque[Route] = deque()
+_NONE: Final[deque[Route]] = deque()
 """What is in no queue."""
 
 

@@ -7,21 +7,21 @@ all of a pack is one step, since from then on it serves as the mark of all its c
 the pack *opened*: it has a route for each of them then, and they are treated like all others.
 """
 
-from typing import final
+from typing import Final, final
 
 from reasonchip_broker.protocol.frames import HEADER_BYTES
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.route import Route, RouteState
 
-_OVER = RouteState.OVER
+_OVER: Final = RouteState.OVER
 
-SIZE_MAX = 256
+SIZE_MAX: Final = 256
 """No more outcomes are kept in a pack."""
 
-SMALL_BYTES = 16 * 1024
+SMALL_BYTES: Final = 16 * 1024
 """Of RESULTs that shrink together, no more than this stays in memory for a while."""
 
-SPAN_S = 0.05
+SPAN_S: Final = 0.05
 """Outcomes of the same so many seconds are forgotten at the same time, and so may share a pack."""
 
 """Where it stands in a frame."""

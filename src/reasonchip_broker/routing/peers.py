@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.protocol.frames import Frame
@@ -21,7 +21,7 @@ Handlers: TypeAlias = dict[int, Handler]
 Reader: TypeAlias = "Callable[[Peer, list[Frame]], bool]"
 """Returns whether nothing came of them but frames to be sent."""
 
-ELSE = -1
+ELSE: Final = -1
 """The handler of a table for what is not in it."""
 
 

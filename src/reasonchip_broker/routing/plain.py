@@ -8,7 +8,7 @@ decided here that is not decided there as well, and a test compares the two.
 (`docs/decisions/0008-plain-jobs-have-a-loop-of-their-own.md`)"""
 
 from collections import deque
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from reasonchip_broker.protocol.codes import NO_COOKIE, PacketType
 from reasonchip_broker.protocol.frames import HEADER_BYTES, Frame
@@ -25,12 +25,12 @@ from reasonchip_broker.routing.stand_ins import NO_KIND
 Known: TypeAlias = tuple[RunOptions, EligibilityClass, bool]
 """What a RUN's options mean: decoded, the class of such jobs, and whether they are plain."""
 
-_nothing: Any = None
-_RUN = int(PacketType.RUN)
-_RESULT = int(PacketType.RESULT)
-_DISPATCHED = RouteState.DISPATCHED
-_HELD = AssignmentState.HELD
-_GONE = PeerState.GONE
+_nothing: Final[Any] = None
+_RUN: Final = int(PacketType.RUN)
+_RESULT: Final = int(PacketType.RESULT)
+_DISPATCHED: Final = RouteState.DISPATCHED
+_HELD: Final = AssignmentState.HELD
+_GONE: Final = PeerState.GONE
 
 
 class PlainPath:
@@ -130,7 +130,7 @@ class PlainPath:
                     and assignment.timer is None
                 ):
                     shard = shards[cookie[15]]
-                    route = shard[cookie]
+                    route: Route = shard[cookie]
                     if route.timer is None and route.extras is None:
                         pack = route.owner.pack
                         if pack is None or pack.options is not route.options:
@@ -168,7 +168,7 @@ class PlainPath:
         if assignment is None or attempt != assignment.attempt or assignment.state is not _HELD or assignment.timer is not None:
             return False
         shard = self._shards[cookie[15]]
-        route = shard[cookie]
+        route: Route = shard[cookie]
         if route.timer is not None or route.extras is not None:
             return False
         dispatcher, owner = self._dispatcher, route.owner

@@ -7,6 +7,7 @@ which jobs have left the queue lately; spread by bits of the job's own cookie, s
 """
 
 from math import exp
+from typing import Final
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.routing.clock import Clock
@@ -15,13 +16,13 @@ from reasonchip_broker.routing.shares import Account, Share
 RETRY_MS_MIN, RETRY_MS_MAX = 50, 30_000
 """Hints are no shorter than what a job costs to refuse a few hundred times over, and no longer than what a person waits for."""
 
-RETRY_MS = 1000
+RETRY_MS: Final = 1000
 """The hint where nothing is known: no job has left the queue lately."""
 
-_MEMORY_S = 10.0
+_MEMORY_S: Final = 10.0
 """What left the queue counts for less and less, by half about every seven seconds."""
 
-_SPREAD = 0.25
+_SPREAD: Final = 0.25
 
 
 class Drain:

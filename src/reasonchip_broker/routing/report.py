@@ -6,7 +6,7 @@ long, however much there is: no more than a bounded number of lines, keys and li
 from collections.abc import Iterator
 from heapq import nlargest, nsmallest
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.limits import QUEUE_LOOK_MAX
 from reasonchip_broker.protocol.binary import NUMBER_MAX
@@ -20,10 +20,10 @@ from reasonchip_broker.routing.shares import Share
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_SHOWN = 10
+_SHOWN: Final = 10
 """Patterns of a pool, and its labels, that are shown."""
 
-_HOUR_S = 3600
+_HOUR_S: Final = 3600
 
 
 class Report:

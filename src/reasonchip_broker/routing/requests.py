@@ -1,6 +1,7 @@
 """What peers ask about jobs, packet by packet: read, checked, handed to whoever does it, answered."""
 
 from collections.abc import Callable
+from typing import Final
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
@@ -15,8 +16,8 @@ from reasonchip_broker.routing.route import RouteState
 
 Closer = Callable[[Peer, CloseReason, str], None]
 
-_OVER = RouteState.OVER
-_HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
+_OVER: Final = RouteState.OVER
+_HOLDING: Final = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
 
 
 class Requests:

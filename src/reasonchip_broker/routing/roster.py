@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import WORKER_CAPACITY_MAX
@@ -28,12 +28,12 @@ from reasonchip_broker.routing.turns import Turns
 if TYPE_CHECKING:
     from reasonchip_broker.routing.gathering import Gathering
 
-LEVELS = 64
-_OFF = -1
-_HELD = AssignmentState.HELD
-_WITHHELD = AssignmentState.WITHHELD
-_SWEEP_MIN = 64
-_SWEEP_PER_WORKER = 4
+LEVELS: Final = 64
+_OFF: Final = -1
+_HELD: Final = AssignmentState.HELD
+_WITHHELD: Final = AssignmentState.WITHHELD
+_SWEEP_MIN: Final = 64
+_SWEEP_PER_WORKER: Final = 4
 """A queue of more tickets than this is swept: so many are void that it costs O(1) for each of them."""
 
 Ticket: TypeAlias = "tuple[Worker, ...]"

@@ -17,7 +17,7 @@ The route is the job as its owner sees it; the slot that it takes on a worker is
 from collections.abc import Mapping
 from enum import IntEnum
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.protocol.schemas import RunOptions
@@ -46,7 +46,7 @@ class RouteState(IntEnum):
     FORGOTTEN = 9
 
 
-TRANSITIONS: Mapping[RouteState, frozenset[RouteState]] = {
+TRANSITIONS: Final[Mapping[RouteState, frozenset[RouteState]]] = {
     RouteState.ADMITTING: frozenset({RouteState.SCHEDULED, RouteState.QUEUED, RouteState.DISPATCHED, RouteState.OVER}),
     RouteState.SCHEDULED: frozenset({RouteState.QUEUED, RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.OVER}),
     RouteState.QUEUED: frozenset({RouteState.DISPATCHED, RouteState.BACKOFF, RouteState.OVER}),
@@ -58,7 +58,7 @@ TRANSITIONS: Mapping[RouteState, frozenset[RouteState]] = {
     RouteState.FORGOTTEN: frozenset(),
 }
 
-LEGAL = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
+LEGAL: Final = frozenset((before << 4) | after for before, afters in TRANSITIONS.items() for after in afters)
 
 
 class Route:

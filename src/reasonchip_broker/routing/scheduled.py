@@ -6,7 +6,7 @@ a job in the same wake-up is first; and in the order of their times, which is fi
 
 Until then a job takes up memory as a waiting one does, and counts against the same limits."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.protocol.codes import Code
 from reasonchip_broker.routing.route import Route, RouteState
@@ -15,7 +15,7 @@ from reasonchip_broker.routing.timers import TimerKind
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_SCHEDULED = RouteState.SCHEDULED
+_SCHEDULED: Final = RouteState.SCHEDULED
 
 
 class Scheduled:

@@ -6,7 +6,7 @@ slots until it reports them. Names are unique: a newer connection of the same na
 two workers never take turns."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.limits import SESSION_GRACE_S_MAX
 from reasonchip_broker.protocol.codes import CloseReason
@@ -19,10 +19,10 @@ from reasonchip_broker.routing.timers import Timer, TimerKind
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_HELD = AssignmentState.HELD
-_PARKED = AssignmentState.PARKED
-_WITHHELD = AssignmentState.WITHHELD
-_ABANDONED = AssignmentState.ABANDONED
+_HELD: Final = AssignmentState.HELD
+_PARKED: Final = AssignmentState.PARKED
+_WITHHELD: Final = AssignmentState.WITHHELD
+_ABANDONED: Final = AssignmentState.ABANDONED
 Key = tuple[str, str]
 """A worker's principal and name."""
 

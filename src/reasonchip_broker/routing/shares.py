@@ -17,7 +17,7 @@ is not made to wait, and can't save up what it has not used.
 Followed: start-time fair queueing (Goyal, Vin, Cheng 1996) for the latter, and decayed usage as in Slurm's multifactor priority."""
 
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SHARES_KNOWN_MAX
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from reasonchip_broker.routing.turns import Row
     from reasonchip_broker.scheduling import Scheduling
 
-ANONYMOUS = "anonymous"
+ANONYMOUS: Final = "anonymous"
 """The one principal of all connections, as long as there is no authentication."""
 
-TURN_S_MIN = 0.001
+TURN_S_MIN: Final = 0.001
 """A turn costs so much more than what the job takes: else a key whose jobs take no time at all could have all of them."""
 
-_JOBS_MEAN = 16
-_JOBS_KEPT = 1.0 - 1.0 / _JOBS_MEAN
+_JOBS_MEAN: Final = 16
+_JOBS_KEPT: Final = 1.0 - 1.0 / _JOBS_MEAN
 """The mean length of a key's jobs is that of about so many of the last ones."""
 
-_SCALE_STEPS = 64
+_SCALE_STEPS: Final = 64
 """So often in a half-life the scale rises."""
 
-_HALVES_MAX = 1000.0
+_HALVES_MAX: Final = 1000.0
 """Of what was used as long ago as this nothing is left in any case."""
 
-_SCALE_MAX = 2.0**400
+_SCALE_MAX: Final = 2.0**400
 """Beyond, all numbers are made smaller, long before they are infinite."""
 
 

@@ -4,7 +4,7 @@ Every operation leaves no free slot beside a waiting job that could have it. A j
 same worker again goes before all jobs that wait."""
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.limits import JSON_SLOT_REST_MS_MIN, JSON_SLOT_REST_MS_PER_SLOT
 from reasonchip_broker.protocol import packets
@@ -19,13 +19,13 @@ from reasonchip_broker.routing.timers import TimerKind
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_JSON = Dialect.JSON
-_HELD = AssignmentState.HELD
-_PARKED = AssignmentState.PARKED
-_WITHHELD = AssignmentState.WITHHELD
-_ABANDONED = AssignmentState.ABANDONED
-_GONE = AssignmentState.GONE
-_TAKE_A_SLOT = frozenset({_HELD, _WITHHELD})
+_JSON: Final = Dialect.JSON
+_HELD: Final = AssignmentState.HELD
+_PARKED: Final = AssignmentState.PARKED
+_WITHHELD: Final = AssignmentState.WITHHELD
+_ABANDONED: Final = AssignmentState.ABANDONED
+_GONE: Final = AssignmentState.GONE
+_TAKE_A_SLOT: Final = frozenset({_HELD, _WITHHELD})
 
 
 class Slots:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from math import ceil
+from typing import Final
 
 from reasonchip_broker.limits import STATUS_CHILDREN_MAX
 from reasonchip_broker.protocol.binary import NUMBER_MAX, code_of
@@ -17,7 +18,7 @@ from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
 from reasonchip_broker.routing.table import RouteTable
 
-_STATES = {
+_STATES: Final = {
     RouteState.ADMITTING: JobState.ADMITTING,
     RouteState.SCHEDULED: JobState.SCHEDULED,
     RouteState.QUEUED: JobState.QUEUED,
@@ -163,14 +164,14 @@ class Status:
         return f"{taken} ({', '.join(notes)})" if notes else taken
 
 
-_DEPTH_MAX = 100
+_DEPTH_MAX: Final = 100
 """Levels of a tree that are shown: a reader of nested maps may have a limit of its own."""
 
-_LABELS_SHOWN = 5
+_LABELS_SHOWN: Final = 5
 
-PREFERRED_BUSY = "the worker that served this affinity key last has no slot free; for a while the job waits for that one"
+PREFERRED_BUSY: Final = "the worker that served this affinity key last has no slot free; for a while the job waits for that one"
 
-_SENTENCES = {
+_SENTENCES: Final = {
     Waiting.PREFERRED_WORKER_BUSY: PREFERRED_BUSY,
     Waiting.NOT_ADMITTED: "the job has not been admitted yet",
     Waiting.WORKERS_DRAINING: "every worker that serves this pipeline is draining",

@@ -4,7 +4,7 @@ A job that no worker has is over at once and never runs. Of one that runs the wo
 and the truth is whatever it reports; a worker that does not even report then has its slot withheld, and the job is given up. Out of
 time, the owner is told at once."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import Code, Dialect, PacketType
@@ -16,10 +16,10 @@ from reasonchip_broker.routing.timers import TimerKind
 if TYPE_CHECKING:
     from reasonchip_broker.routing.dispatcher import Dispatcher
 
-_JSON = Dialect.JSON
-_CANCELLING = RouteState.CANCELLING
-_GONE = PeerState.GONE
-_HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
+_JSON: Final = Dialect.JSON
+_CANCELLING: Final = RouteState.CANCELLING
+_GONE: Final = PeerState.GONE
+_HOLDING: Final = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
 
 
 class Stopping:

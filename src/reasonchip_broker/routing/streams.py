@@ -8,6 +8,8 @@ was overwritten, and are told so. A job that nobody reads, or whose owner has no
 When a job is over, all that is left for a follower is sent before the RESULT, whatever its credit: it is no more than a ring.
 """
 
+from typing import Final
+
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets
@@ -25,9 +27,9 @@ from reasonchip_broker.routing.replay import Budget, Ring
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.table import RouteTable
 
-_GONE = PeerState.GONE
-_OVER = RouteState.OVER
-_HOLDING = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
+_GONE: Final = PeerState.GONE
+_OVER: Final = RouteState.OVER
+_HOLDING: Final = frozenset({AssignmentState.HELD, AssignmentState.PARKED})
 
 
 class Streams:

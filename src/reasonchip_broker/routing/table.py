@@ -14,7 +14,7 @@ bound for all marks together; beyond it the oldest go, a few from each dict in t
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from reasonchip_broker.errors import InternalError
 from reasonchip_broker.limits import SPENT_SHARDS
@@ -25,18 +25,18 @@ from reasonchip_broker.routing.route import Route, RouteState
 Mark: TypeAlias = tuple[int, str, int]
 """The age in which it ends, whose job it was, and the code of its outcome."""
 
-AGES = 16
+AGES: Final = 16
 """How often the age rises in a period."""
 
-_SHARDS_PER_AGE = SPENT_SHARDS // AGES
-_PACK_MIN = 8
+_SHARDS_PER_AGE: Final = SPENT_SHARDS // AGES
+_PACK_MIN: Final = 8
 """Fewer cookies than this have a mark that they share with others, instead of a pack of their own."""
 
-_OVER = RouteState.OVER
-_FORGOTTEN = RouteState.FORGOTTEN
-_EMPTY: list[Any] = []
+_OVER: Final = RouteState.OVER
+_FORGOTTEN: Final = RouteState.FORGOTTEN
+_EMPTY: Final[list[Any]] = []
 
-_DROPPED_AT_ONCE = 8
+_DROPPED_AT_ONCE: Final = 8
 """Into so many parts a dict's share of all marks is divided; one is dropped at a time."""
 
 

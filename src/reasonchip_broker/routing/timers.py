@@ -8,11 +8,12 @@ never fire cost a dict entry each and nothing in the event loop.
 
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from reasonchip_broker.limits import TIMER_TICK_S
 
-NEVER = float("inf")
-_EMPTY_TICKS_MAX = 1024
+NEVER: Final = float("inf")
+_EMPTY_TICKS_MAX: Final = 1024
 """Ticks without a timer that may stay in the heap, beyond as many as have one."""
 
 

@@ -9,7 +9,7 @@ never too late, and is put right when it does; where a key has come to have used
 earlier one is void. So nobody ever goes through a heap to find something, and each step is O(log keys + log lines)."""
 
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from reasonchip_broker.limits import PRIORITIES
 
@@ -24,9 +24,9 @@ values without an identity where this is compiled, and it is by its identity tha
 Entry: TypeAlias = tuple[Any, ...]
 """The order of a key, as it was; the sequence of its first job, as it was; the row's number; the row."""
 
-_VOID_MIN = 64
-_ALL = (1 << PRIORITIES) - 1
-_WATCHED = 1 << PRIORITIES
+_VOID_MIN: Final = 64
+_ALL: Final = (1 << PRIORITIES) - 1
+_WATCHED: Final = 1 << PRIORITIES
 
 
 class Row:

@@ -14,7 +14,7 @@ reason; bytes that make a part of one start a timer, so that nobody holds a desc
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from reasonchip_broker.errors import RemoteProtocolError
 from reasonchip_broker.limits import HANDSHAKE_FRAME_BYTES_MAX, Limits
@@ -23,20 +23,20 @@ from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, Frame, FrameDecoder
 from reasonchip_broker.transports.flusher import Flusher
 
-_PREFACE_BYTES = len(PREFACE)
-_JOIN_BYTES_MAX = 256 * 1024
+_PREFACE_BYTES: Final = len(PREFACE)
+_JOIN_BYTES_MAX: Final = 256 * 1024
 """Up to this much, one joined write is cheaper than handing over the pieces; above, the copy costs more."""
 
-_SLICE_BYTES = 64 * 1024
+_SLICE_BYTES: Final = 64 * 1024
 """What a TLS transport is given at a time."""
 
-LINGER_S = 1.0
+LINGER_S: Final = 1.0
 """How long a peer that was said goodbye to, and has taken it, may leave its own end open."""
 
-LATE_S = 0.1
+LATE_S: Final = 0.1
 """A timer that goes off this much too late means that the loop stood still. What came meanwhile is read within as much again."""
 
-_WATCH_PARTS = 4
+_WATCH_PARTS: Final = 4
 """How often, in each write deadline, a connection that takes nothing is looked at."""
 
 

@@ -26,6 +26,10 @@ KEYS = 50
 QUEUED = 2_000
 CHUNKS = 16
 MARK = b"a cookie to come"
+ALONE = 24
+"""So many rounds of RUNs, or of RESULTs, may be counted by themselves, those before included that warm up."""
+
+PEERS, AT_ONCE = 4, 64
 JSON_COOKIE = 35
 """Where the cookie of a JSON RUN begins."""
 
@@ -145,6 +149,49 @@ def plain(peers: int, at_once: int, dialect: Dialect = Dialect.BINARY) -> Run:
     return run
 
 
+def runs_alone() -> Run:
+    """RUNs to workers that report nothing: they have slots enough."""
+    load = Load(PEERS, PEERS, ALONE * AT_ONCE)
+    template = Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD))
+
+    def run(rounds: int) -> int:
+        for _ in range(rounds):
+            for client in load.clients:
+                client.say(b"".join([template.of(load.cookie()) for _ in range(AT_ONCE)]))
+            for worker in load.workers:
+                worker.take()
+            load.passed()
+        return rounds * PEERS * AT_ONCE
+
+    return run
+
+
+def results_alone() -> Run:
+    """RESULTs of jobs that were dispatched before, and that no client acknowledges meanwhile."""
+    load = Load(PEERS, PEERS, ALONE * AT_ONCE)
+    run_of = Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD))
+    result_of = Template(packets.result(MARK, 1, PAYLOAD, ENCODING_BYTES))
+    for _ in range(ALONE):
+        for client in load.clients:
+            client.say(b"".join([run_of.of(load.cookie()) for _ in range(AT_ONCE)]))
+    held = [worker.take() for worker in load.workers]
+    load.clear()
+    told = 0
+
+    def run(rounds: int) -> int:
+        nonlocal told
+        for _ in range(rounds):
+            for worker, frames in zip(load.workers, held, strict=True):
+                worker.say(b"".join([result_of.of(frame[8:24]) for frame in frames[told : told + AT_ONCE]]))
+            for client in load.clients:
+                client.take()
+            told += AT_ONCE
+            load.passed()
+        return rounds * PEERS * AT_ONCE
+
+    return run
+
+
 def queued() -> Run:
     """Jobs of many keys behind thousands that wait, each of which gets the slot that another one leaves."""
     load = Load(1, 1, 8)
@@ -201,6 +248,8 @@ def progress() -> Run:
 
 WORKLOADS: dict[str, tuple[Callable[[], Run], int]] = {
     "plain, 4 x 64": (lambda: plain(4, 64), 8),
+    "its RUN": (runs_alone, 8),
+    "its RESULT": (results_alone, 8),
     "plain, 1 x 1": (lambda: plain(1, 1), 1_000),
     "JSON, 4 x 32": (lambda: plain(4, 32, Dialect.JSON), 8),
     "that waits, 50 keys": (queued, 100),

@@ -1,6 +1,7 @@
-"""`python -m benchmarks.counts`: how many instructions a job costs the core, compared with what is written in `counts.json`.
+"""`python -m benchmarks.counts`: how many instructions a job costs the core, and how often it asks for memory, compared with what is
+written in `counts.json`.
 
-Noise can't fool it: `valgrind` counts instructions on a processor of its own. Each workload of `counted.py` is run twice, for so many
+Noise can't fool it: `valgrind` counts on a processor of its own. Each workload of `counted.py` is run twice, for so many
 rounds and for twice as many, in a Python that starts the same each time; the difference is what the jobs cost, without the start.
 
 Instructions belong to one version of Python, as it was built for one machine. On another they can't be compared, and that is said.
@@ -15,16 +16,19 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.counted import WORKLOADS
 from benchmarks.errors import BenchError, Missing
+
+Counts: TypeAlias = Mapping[str, Mapping[str, float]]
+"""By what is counted, and by workload: how much of it a job costs."""
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = Path(__file__).with_name("counts.json")
@@ -35,7 +39,14 @@ AT_ONCE = 2
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 """Nothing of the caller's, and always the same hashes."""
 
-_COUNT = re.compile(r"I +refs: +([\d,]+)")
+_INSTRUCTIONS = re.compile(r"I +refs: +([\d,]+)")
+_ALLOCATIONS = re.compile(r"total heap usage: ([\d,]+) allocs")
+_TOOLS = {
+    "instructions": (["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"], {}, _INSTRUCTIONS),
+    # Python's own allocator would hide nearly all of them. What it keeps in free lists (tuples, floats) is not counted.
+    "allocations": (["--tool=memcheck", "--undef-value-errors=no"], {"PYTHONMALLOC": "malloc"}, _ALLOCATIONS),
+}
+"""What is counted: what valgrind is told, what its process's environment has beside the usual, and where it says the number."""
 _IDENTITY = """
 import json, platform, reasonchip_broker.switchboard as core
 build = "interpreted" if (core.__file__ or "").endswith(".py") else "compiled"
@@ -63,12 +74,13 @@ def identity(python: str) -> tuple[str, str]:
     return build, version
 
 
-def instructions(python: str, name: str, rounds: int) -> tuple[int, int]:
-    """How many instructions a process took, and how many jobs it did. Raises BenchError."""
-    command = [valgrind(), "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    command += [python, "-m", "benchmarks.counted", name, str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=TIMEOUT_S, check=False)
-    found = _COUNT.search(done.stderr)
+def total(what: str, python: str, name: str, rounds: int) -> tuple[int, int]:
+    """How many instructions, or allocations, a process took, and how many jobs it did. Raises BenchError."""
+    tool, more, number = _TOOLS[what]
+    command = [valgrind(), *tool, python, "-m", "benchmarks.counted", name, str(rounds)]
+    environment = ENVIRONMENT | more
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=TIMEOUT_S, check=False)
+    found = number.search(done.stderr)
     if done.returncode or found is None:
         raise BenchError(f"{name!r} could not be counted: {_last_line(done.stderr)}")
     return int(found[1].replace(",", "")), int(done.stdout)
@@ -78,38 +90,51 @@ def _last_line(said: str) -> str:
     return (said.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def count(python: str, name: str) -> float:
-    """Instructions a job. Raises BenchError."""
+def count(what: str, python: str, name: str) -> float:
+    """Instructions, or allocations, a job. Raises BenchError."""
     rounds = WORKLOADS[name][1]
     # What is read for the first time is compiled, and kept: that is no part of a job.
     subprocess.run([python, "-m", "benchmarks.counted", name, "1"], capture_output=True, cwd=ROOT, env=ENVIRONMENT, check=False)
-    (few, few_jobs), (many, many_jobs) = instructions(python, name, rounds), instructions(python, name, 2 * rounds)
+    (few, few_jobs), (many, many_jobs) = total(what, python, name, rounds), total(what, python, name, 2 * rounds)
     return (many - few) / (many_jobs - few_jobs)
 
 
-def count_all(python: str) -> dict[str, float]:
-    """The same of each workload. Raises BenchError."""
+def count_all(python: str) -> Counts:
+    """Both, of each workload. Raises BenchError."""
+    asked = [(what, name) for what in _TOOLS for name in WORKLOADS]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(WORKLOADS, pool.map(lambda name: count(python, name), WORKLOADS), strict=True))
+        counted = list(pool.map(lambda pair: count(pair[0], python, pair[1]), asked))
+    return {what: {name: count for (one, name), count in zip(asked, counted, strict=True) if one == what} for what in _TOOLS}
 
 
-def table(found: Mapping[str, float], written: Mapping[str, float]) -> Table:
+def table(found: Counts, written: Counts) -> Table:
     """What was counted, beside what is written."""
-    told = Table("a job", "instructions", "written", "ratio")
-    for name, value in found.items():
-        before = written.get(name)
-        told.add_row(name, f"{value:,.0f}", f"{before:,.0f}" if before else "", f"{value / before:.3f}" if before else "")
+    told = Table("a job", *[column for what in found for column in (what, "of written")])
+    for name in next(iter(found.values())):
+        row: list[str] = []
+        for what, values in found.items():
+            value, before = values[name], written.get(what, {}).get(name)
+            row += [f"{value:,.0f}" if value >= 1000 else f"{value:.1f}", f"{value / before:.3f}" if before else ""]
+        told.add_row(name, *row)
     return told
 
 
-def more(found: Mapping[str, float], written: Mapping[str, float]) -> list[str]:
+def more(found: Counts, written: Counts) -> list[str]:
     """The workloads that cost more than is written, beyond the tolerance."""
-    return [name for name, value in found.items() if name in written and value > written[name] * (1 + TOLERANCE)]
+    return _beyond(found, written, lambda value, before: value > before * (1 + TOLERANCE))
 
 
-def less(found: Mapping[str, float], written: Mapping[str, float]) -> list[str]:
+def less(found: Counts, written: Counts) -> list[str]:
     """Those that cost less, by as much: then it is time to write that down."""
-    return [name for name, value in found.items() if name in written and value < written[name] * (1 - TOLERANCE)]
+    return _beyond(found, written, lambda value, before: value < before * (1 - TOLERANCE))
+
+
+def _beyond(found: Counts, written: Counts, is_beyond: Callable[[float, float], bool]) -> list[str]:
+    names: dict[str, None] = {}
+    for what, values in found.items():
+        before = written.get(what, {})
+        names |= {name: None for name, value in values.items() if name in before and is_beyond(value, before[name])}
+    return list(names)
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -142,10 +167,13 @@ def run(options: argparse.Namespace) -> int:
         known = written.get("python", "none").split(" ")[0]
         raise Missing(f"the figures of the {build} core are those of Python {known}, and this is another: nothing to compare")
     found = count_all(options.python)
-    before = written.get("instructions", {})
+    before: Counts = {what: written.get(what, {}) for what in _TOOLS}
     Console().print(f"the {build} core, Python {platform.python_version()}", table(found, before))
     if options.update:
-        every[build] = {"python": version, "instructions": {name: round(value) for name, value in found.items()}}
+        every[build] = {"python": version} | {
+            what: {name: round(value) if value >= 1000 else round(value, 1) for name, value in values.items()}
+            for what, values in found.items()
+        }
         WRITTEN.write_text(json.dumps(every, indent=2) + "\n")
         return 0
     if cheaper := less(found, before):

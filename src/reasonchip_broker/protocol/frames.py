@@ -46,6 +46,7 @@ UNKNOWN: Final = 255
 """The type given to a JSON packet whose name is not known; no packet of the binary protocol has it."""
 
 _COMPILED: Final = not __file__.endswith(".py")
+_UNPACK: Final = HEADER.unpack_from
 _LENGTH: Final = Struct(">I")
 _PIECE_BYTES: Final = 1024
 """Pieces of a frame that are smaller are put together as they come, which copies each byte of them some hundred times at the worst."""
@@ -162,7 +163,7 @@ class BinaryDecoder(FrameDecoder):
         end: i64 = len(data)
         last = end - HEADER_BYTES
         limit: i64 = self.frame_bytes_max
-        unpack, compiled = HEADER.unpack_from, _COMPILED
+        unpack, compiled = _UNPACK, _COMPILED
         length: i64
         number: i64
         meta_length: i64

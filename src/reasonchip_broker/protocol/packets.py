@@ -1,6 +1,7 @@
 """Every packet that either end sends, built here and nowhere else: one function a packet, arguments in words, a frame out."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from reasonchip_broker.limits import QUEUE_ROWS, Limits
@@ -11,6 +12,7 @@ from reasonchip_broker.protocol.codes import ENCODING_JSON, NO_COOKIE, CloseReas
 FAILED_META: Final = schemas.encode_meta(schemas.ResultMeta(ran=True))
 NEVER_RAN_META: Final = schemas.encode_meta(schemas.ResultMeta(ran=False))
 SENTENCE_CHARS_MAX: Final = 4096
+_SENTENCE_CHARS_KEPT: Final = 256
 SOFTWARE: Final = "reasonchip-broker"
 
 
@@ -57,6 +59,12 @@ def goodbye(reason: CloseReason, sentence: str, versions: tuple[int, ...] = ()) 
     return encode(PacketType.GOODBYE, code=reason, meta=schemas.encode_meta(meta))
 
 
+@lru_cache(maxsize=1024)
+def _reply_meta(to: int, sentence: str) -> bytes:
+    """Most REPLYs say what many others say: QUEUED, above all."""
+    return schemas.encode_meta(schemas.ReplyMeta(to=to, msg=sentence[:SENTENCE_CHARS_MAX]))
+
+
 def reply(
     to: int,
     code: Code,
@@ -71,6 +79,8 @@ def reply(
     queue: schemas.QueueReport | None = None,
 ) -> bytes:
     """REPLY: the answer to the request of type `to` with that number (RUN: with that cookie)."""
+    if job is None and queue is None and not (retry_ms or held or count) and len(sentence) <= _SENTENCE_CHARS_KEPT:
+        return encode(PacketType.REPLY, code=code, cookie=cookie, number=number, meta=_reply_meta(to, sentence))
     meta = schemas.ReplyMeta(
         to=to, msg=sentence[:SENTENCE_CHARS_MAX], retry=retry_ms, job=job, held=list(held), n=count, queue=queue
     )

@@ -10,7 +10,7 @@ from benchmarks import counts
 from benchmarks.counted import WORKLOADS
 from benchmarks.errors import BenchError
 
-FOUND = {"one": 100.0, "other": 200.0}
+FOUND = {"instructions": {"one": 10000.0, "other": 20000.0}, "allocations": {"one": 100.0, "other": 20.04}}
 
 
 @pytest.fixture
@@ -24,25 +24,26 @@ def written(monkeypatch, tmp_path):
     return file
 
 
-def write(file, python="3.99 here", **instructions):
-    file.write_text(json.dumps({"interpreted": {"python": python, "instructions": instructions}}))
+def write(file, python="3.99 here", what="instructions", **counted):
+    file.write_text(json.dumps({"interpreted": {"python": python, what: counted}}))
 
 
+@pytest.mark.parametrize(("what", "times"), [("instructions", 100), ("allocations", 1)])
 @pytest.mark.parametrize(("one", "code"), [(100, 0), (97.2, 0), (97.0, 1), (103, 0), (50, 1), (500, 0)])
-def test_more_than_written_beyond_the_tolerance_fails(written, capsys, one, code):
-    write(written, one=one, other=200)
+def test_more_than_written_beyond_the_tolerance_fails(written, capsys, one, code, what, times):
+    write(written, what=what, one=one * times)
     assert counts.main([]) == code
     assert ("more than 3% over what is written: one" in capsys.readouterr().err) is bool(code)
 
 
 def test_less_than_written_is_said_and_does_not_fail(written, capsys):
-    write(written, one=104, other=200)
+    write(written, one=10400, other=20000)
     assert counts.main([]) == 0
     assert "cheaper than written: one; write it down" in capsys.readouterr().out
 
 
 def test_what_is_counted_is_shown_beside_what_is_written(written, capsys):
-    write(written, one=200)
+    write(written, one=20000)
     counts.main([])
     told = capsys.readouterr().out
     assert "0.500" in told
@@ -54,7 +55,11 @@ def test_what_is_counted_can_be_written_and_leaves_other_builds_alone(written):
     assert counts.main(["--update"]) == 0
     assert json.loads(written.read_text()) == {
         "compiled": {"python": "x", "instructions": {"one": 1}},
-        "interpreted": {"python": "3.99 here", "instructions": {"one": 100, "other": 200}},
+        "interpreted": {
+            "python": "3.99 here",
+            "instructions": {"one": 10000, "other": 20000},
+            "allocations": {"one": 100, "other": 20},
+        },
     }
     assert counts.main([]) == 0
 
@@ -83,9 +88,9 @@ def test_what_goes_wrong_is_no_reason_to_pass(written, monkeypatch, capsys):
 
 def test_the_cost_of_a_job_is_the_difference_of_two_runs(monkeypatch):
     runs = {8: (1_000_000, 2048), 16: (1_204_800, 4096)}
-    monkeypatch.setattr(counts, "instructions", lambda python, name, rounds: runs[rounds])
+    monkeypatch.setattr(counts, "total", lambda what, python, name, rounds: runs[rounds])
     monkeypatch.setattr("benchmarks.counts.subprocess.run", lambda *_, **__: None)
-    assert counts.count("python", "plain, 4 x 64") == 100.0
+    assert counts.count("instructions", "python", "plain, 4 x 64") == 100.0
 
 
 def test_a_python_that_does_not_run_the_core_is_told():
@@ -97,4 +102,4 @@ def test_a_python_that_does_not_run_the_core_is_told():
 
 def test_the_committed_figures_are_of_all_workloads():
     for figures in counts.read(counts.WRITTEN).values():
-        assert list(figures["instructions"]) == list(WORKLOADS)
+        assert list(figures["instructions"]) == list(figures["allocations"]) == list(WORKLOADS)

@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench counts plots compiled test-compiled docs lock clean
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers counts plots compiled test-compiled docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,10 @@ simulate: .venv/.dev ## many brokers' lives in memory, every promise checked aft
 bench: .venv/.bench ## processor time, latency and memory, side by side with NATS
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# The servers are installed by apt-get, if they are not there and this is root; what can't be had is named and left out.
+bench-peers: .venv/.bench .venv-peers/.peers ## the same beside gearmand, Redis, RabbitMQ, Celery, Dask and a relay in C (half an hour)
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
 counts: .venv/.bench ## instructions a job costs the core, compared with those written (ARGS=--update to write them)
 	$(BIN)/python -m benchmarks.counts $(ARGS)
 
@@ -98,12 +102,12 @@ lock: .venv/bin/python ## pin what requirements/*.in and pyproject.toml ask for 
 	$(PIP) install uv==0.13.9
 	$(LOCK) pyproject.toml requirements/build.in requirements/dev.in -o requirements/dev.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
-	for name in build docs bench fuzz; do \
+	for name in build docs bench fuzz peers; do \
 		$(LOCK) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit 1; \
 	done
 
 clean: ## remove everything that is made, .venv too
-	rm -rf .venv .venv-compiled .cache .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .venv-compiled .venv-peers .cache .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── .venv: a file in it for each requirements file that is installed ───────────
@@ -116,6 +120,12 @@ clean: ## remove everything that is made, .venv too
 .venv/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | .venv/bin/python
 	$(LOCKED) -r requirements/runtime.txt -r requirements/build.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Apart from ours, which needs other versions of some of it.
+.venv-peers/.peers: requirements/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/peers.txt
 	@touch $@
 
 .venv/.%: requirements/%.txt .venv/.runtime

@@ -19,10 +19,12 @@ One file, one idea:
     machine.py        the machine and the versions that the figures belong to
     report.py         the table and the JSON file
 
+`python -m benchmarks.peers` measures the same beside others, which are in `peers/`.
+
 Beside it stand what is measured of the switchboard alone, without sockets, and pictures of it:
 
     fairness.py       how long a newcomer waits, and how weights become slot-time
     counts.py         how many instructions a job costs, compared with those in counts.json; what is counted is in counted.py
     growth.py         what a job costs as there is more of everything
-    plots.py          both drawn, for `docs/explanation/fairness.md`
+    plots.py          what was measured drawn, for `docs/explanation/`
 """

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks import nats_server
 from benchmarks.errors import BenchError
+from benchmarks.peers import servers
 from benchmarks.process import Child, pinned
-from benchmarks.workloads import Socket, System
+from benchmarks.workloads import OURS, Socket, System
 
 START_TIMEOUT_S = 20.0
 
@@ -36,6 +37,8 @@ class Commands:
     """What comes before `serve`."""
     nats: Path | None
     """The nats-server executable, unless NATS is left out."""
+    compiled: tuple[str, ...] = ()
+    """The same as `ours`, of an installation with the core compiled, if there is one."""
 
 
 def our_command(python: str) -> tuple[str, ...]:
@@ -53,7 +56,11 @@ def running(system: System, socket: Socket, commands: Commands, core: int, direc
             url = nats_server.wait_for_url(child, directory)
             yield Running(child, clients=url, workers=url)
         return
-    command = [*commands.ours, "serve", *_addresses(socket, directory)]
+    if system not in OURS:
+        with servers.running(system, socket, core, directory) as (child, clients, workers):
+            yield Running(child, clients, workers)
+        return
+    command = [*(commands.compiled if system is System.COMPILED else commands.ours), "serve", *_addresses(socket, directory)]
     if system is System.JSON:
         command += ["--json-slot-rest-ms", "0"]
     with Child("our broker", pinned(core, command), directory / "broker.log", cwd=directory) as child:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.brokers import Commands, Running, running
+from benchmarks.generators.redis import spread
 from benchmarks.generators.spec import Spec
 from benchmarks.process import Child, Cores, pinned
 from benchmarks.workloads import IdleWorkload, Socket, System, Workload
@@ -32,9 +33,13 @@ class Bench:
     idle_connections: int
 
 
-def measure(workload: Workload, bench: Bench) -> dict[str, Any]:
-    """The figures of one window (as `LoadResult` has them). Raises BenchError if it could not be measured."""
+def measure(workload: Workload, bench: Bench, rate: float = 0) -> dict[str, Any]:
+    """The figures of one window (as `LoadResult` has them), of an open loop with so many jobs a second if there is a `rate`. Raises
+    BenchError if it could not be measured."""
     shape = workload.shape
+    workers, capacity = shape.workers, shape.capacity
+    if workload.system is System.REDIS:
+        workers, capacity = spread(workers, capacity), 1
     with _broker(workload.system, workload.socket, bench) as (broker, directory):
         spec = Spec(
             system=workload.system,
@@ -43,12 +48,13 @@ def measure(workload: Workload, bench: Bench) -> dict[str, Any]:
             broker_pid=broker.child.pid,
             clients=shape.clients,
             in_flight=shape.in_flight,
-            workers=shape.workers,
-            capacity=shape.capacity,
+            workers=workers,
+            capacity=capacity,
             payload_bytes=shape.payload_bytes,
             warmup_s=bench.warmup_s,
             window_s=bench.window_s,
             acks=bench.acks,
+            rate=rate,
         )
         return _generate(spec, broker, bench, directory, bench.warmup_s + bench.window_s + SPARE_S)
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plots`: draws what `benchmarks.fairness` and `benchmarks.growth` have written as JSON.
+"""`python -m benchmarks.plots`: draws what `benchmarks.fairness`, `benchmarks.growth` and `benchmarks.peers` have written as JSON.
 
 Each figure is an SVG in a light and a dark variant. Drawn twice from the same data it is the same file: so a difference in a commit is
 one in what was measured. Text stays text, which is smaller, can be searched, and is in a font that the reader has."""
@@ -187,6 +187,89 @@ def memory(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
     axes.legend(loc="upper center")
 
 
+NAMES = {
+    "relay": "a byte relay in C: the floor",
+    "compiled": "ReasonChip broker, compiled",
+    "binary": "ReasonChip broker, pure Python",
+    "nats": "NATS (Go)",
+    "gearman": "gearmand (C)",
+    "redis": "Redis lists (C)",
+    "rabbitmq": "RabbitMQ (Erlang)",
+}
+"""What is compared, in this order."""
+
+SHAPES = (
+    ("4x64-100B", "4 clients × 64 jobs at once, 100 B"),
+    ("64x64-100B", "64 clients × 1 job at once, 100 B"),
+    ("1x1-100B", "1 client × 1 job at once, 100 B"),
+    ("4x8-64KiB", "4 clients × 8 jobs at once, 64 KiB"),
+)
+
+
+def peers(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
+    """What a job costs each broker in processor time, by shape of the load."""
+    found = {one["workload"]: one["cpu_us_per_job"] for one in data["closed"] if one["cpu_us_per_job"]}
+    panels: Any = figure.subplots(2, 2)
+    about, other, _ = look.colours
+    for place, (axes, (shape, title)) in enumerate(zip(panels.flat, SHAPES, strict=True)):
+        names = [name for name in NAMES if f"{name}-tcp-{shape}" in found]
+        values = [found[f"{name}-tcp-{shape}"] for name in names]
+        middle = [value["median"] for value in values]
+        errors = [[value["median"] - value["low"] for value in values], [value["high"] - value["median"] for value in values]]
+        colours = [about if name in ("compiled", "binary") else look.faint if name == "relay" else other for name in names]
+        rows = range(len(names))
+        axes.barh(rows, middle, xerr=errors, color=colours, ecolor=look.ink, error_kw={"elinewidth": 1}, height=0.65)
+        for row, value in zip(rows, values, strict=True):
+            axes.text(value["high"] * 1.02, row, f" {value['median']:.3g}", va="center", color=look.ink)
+        axes.set_yticks(rows, [NAMES[name] for name in names] if place % 2 == 0 else [""] * len(names))
+        axes.invert_yaxis()
+        axes.set_xlim(0, max((value["high"] for value in values), default=1) * 1.2)
+        axes.grid(visible=False, axis="y")
+        label(axes, "µs of the broker's processor a job" if place > 1 else "", "", title)
+
+
+def latency(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
+    """How late answers come at fixed rates, counted from the moment when a job was due."""
+    rates = sorted({one["rate"] for one in data["open"]})
+    panels: Any = figure.subplots(1, len(rates), sharey=True, squeeze=False)
+    colours = dict(zip(("compiled", "nats", "binary", "relay"), (*look.colours, look.ink), strict=True))
+    for axes, rate in zip(panels.flat, rates, strict=True):
+        for one in data["open"]:
+            values = list(one["percentiles_ms"].values())
+            if one["rate"] == rate and all(values):
+                style = ":" if one["system"] == "relay" else "-"
+                middle = [value["median"] for value in values]
+                axes.plot(
+                    range(len(values)), middle, style, marker="o", color=colours[one["system"]], label=NAMES[one["system"]]
+                )
+        axes.set_xticks(range(5), ["50%", "90%", "99%", "99.9%", "all"])
+        in_log(axes, "y")
+        label(axes, "of the jobs", "", f"{rate:,} jobs a second")
+    panels[0][0].set_ylabel("at most so many ms late")
+    panels[0][0].legend(loc="upper left")
+
+
+def path(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
+    """The way of a job through the core, and what each step of it costs, in both builds."""
+    steps = data["steps"]
+    about, other, _ = look.colours
+    axes = figure.add_subplot()
+    for place, (build, colour, name) in enumerate((("pure", other, "pure Python"), ("compiled", about, "compiled"))):
+        rows = [row + (place - 0.5) * 0.36 for row in range(len(steps))]
+        values = [step[build] for step in steps]
+        axes.barh(rows, values, height=0.34, color=colour, label=f"{name}: {sum(values):,} in all")
+        for row, value in zip(rows, values, strict=True):
+            axes.text(value, row, f" {value:,}", va="center", color=look.ink)
+    axes.set_yticks(range(len(steps)), [step["name"] for step in steps])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(step["pure"] for step in steps) * 1.15)
+    axes.grid(visible=False, axis="y")
+    label(axes, "instructions", "")
+    axes.legend(loc="lower right")
+
+
+PATH: tuple[tuple[str, float, Draw], ...] = (("path", 3.2, path),)
+PEERS: tuple[tuple[str, float, Draw], ...] = (("peers", 5.4, peers), ("latency", 3.6, latency))
 FAIRNESS: tuple[tuple[str, float, Draw], ...] = (("newcomer", 3.0, newcomer), ("waits", 4.0, waits), ("weights", 3.6, weights))
 GROWTH: tuple[tuple[str, float, Draw], ...] = (("growth", 3.4, growth), ("memory", 3.4, memory))
 """Name, height in inches, and who draws it."""
@@ -244,10 +327,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--fairness", type=Path, metavar="FILE", default=FIGURES / "fairness.json", help="of benchmarks.fairness"
     )
     parser.add_argument("--growth", type=Path, metavar="FILE", default=FIGURES / "growth.json", help="of benchmarks.growth")
+    parser.add_argument("--peers", type=Path, metavar="FILE", default=FIGURES / "peers.json", help="of benchmarks.peers")
+    parser.add_argument("--path", type=Path, metavar="FILE", default=FIGURES / "path.json", help="of the steps of a job")
     parser.add_argument("--into", type=Path, metavar="FOLDER", default=FIGURES, help="where the figures go")
     options = parser.parse_args(arguments)
     options.into.mkdir(parents=True, exist_ok=True)
-    for source, figures in ((options.fairness, FAIRNESS), (options.growth, GROWTH)):
+    sources = (options.fairness, FAIRNESS), (options.growth, GROWTH), (options.peers, PEERS), (options.path, PATH)
+    for source, figures in sources:
         for path in draw(json.loads(source.read_text()), figures, options.into):
             print(f"{path} {path.stat().st_size:,} bytes")
     return 0

@@ -17,10 +17,23 @@ class System(StrEnum):
 
     BINARY = "binary"
     """Ours, binary protocol."""
+    COMPILED = "compiled"
+    """The same, with the core compiled."""
     JSON = "json"
     """Ours, the JSON protocol of existing ReasonChip peers."""
     NATS = "nats"
     """NATS, request and reply with a queue group."""
+    RELAY = "relay"
+    """A byte relay in C that speaks no protocol: the peers of our binary one speak through it."""
+    GEARMAN = "gearman"
+    """gearmand, its binary protocol."""
+    REDIS = "redis"
+    """Redis, lists with blocking pops."""
+    RABBITMQ = "rabbitmq"
+    """RabbitMQ, direct reply-to."""
+
+
+OURS = (System.BINARY, System.COMPILED, System.JSON)
 
 
 class Socket(StrEnum):

@@ -49,7 +49,13 @@ class Client(Connection):
         self.batch = batch
         self.in_flight = in_flight
         self.count = 0
+        self.outgoing: asyncio.Transport | None = None
+        """Another connection that its jobs go to, if it has one."""
         self._started = [0] * PLACES_MAX
+
+    def companions(self) -> list[Connection]:
+        """Further connections that it needs; they are made first."""
+        return []
 
     def fresh(self, places: Iterable[int], count: int) -> list[bytes]:
         """New ids for jobs at `places`; the jobs so far are `count`."""
@@ -76,7 +82,7 @@ class Client(Connection):
         now = perf_counter_ns()
         for place in places:
             started[place] = now
-        self.batch.write(self.transport, ids)
+        self.batch.write(self.outgoing or self.transport, ids)
 
 
 class Worker(Connection):

@@ -4,6 +4,7 @@ import asyncio
 
 from benchmarks.generators.closed_loop import Client
 from benchmarks.generators.connection import Connection, all_ready, connect
+from benchmarks.generators.open_loop import Clock, OpenClient, make_open_client
 from benchmarks.generators.peers import make_client, make_worker
 from benchmarks.generators.recorder import LoadResult, Recorder
 from benchmarks.generators.spec import Spec
@@ -17,6 +18,7 @@ async def run_load(spec: Spec) -> LoadResult:
     recorder = Recorder(spec.broker_pid)
     opened: list[Connection] = []
     clients: list[Client] = []
+    clock: Clock | None = None
     try:
         for number in range(spec.workers):
             worker = make_worker(spec, number, recorder)
@@ -24,18 +26,23 @@ async def run_load(spec: Spec) -> LoadResult:
             opened.append(worker)
         await all_ready(opened, recorder)
         for number in range(spec.clients):
-            client = make_client(spec, number, recorder)
-            await connect(spec.clients_url, client)
+            client = make_open_client(spec, number, recorder) if spec.rate else make_client(spec, number, recorder)
             clients.append(client)
-            opened.append(client)
+            for connection in (*client.companions(), client):
+                await connect(spec.clients_url, connection)
+                opened.append(connection)
         await all_ready(opened, recorder)
         await _pause(SETTLE_S, recorder)
-        for client in clients:
+        if spec.rate:
+            clock = Clock([client for client in clients if isinstance(client, OpenClient)], spec.rate)
+        for client in clients if not spec.rate else ():
             client.start()
         await _pause(spec.warmup_s, recorder)
         recorder.begin()
         await _pause(spec.window_s, recorder)
         result = recorder.end()
+        if clock is not None:
+            clock.stop()
     finally:
         for connection in opened:
             connection.close()

@@ -111,14 +111,17 @@ class OurClient(Client):
         self._answered(places, len(data), now)
 
     def _answered(self, places: bytes, size: int, now: int) -> None:
+        self._acknowledge(len(places), size, now)
+        self.finished(places, now)
+
+    def _acknowledge(self, answers: int, size: int, now: int) -> None:
         if self._acks:
-            self._received += len(places)
+            self._received += answers
             self._untold_bytes += size
             untold = self._received - self._told
             if untold >= ACK_RESULTS or self._untold_bytes >= ACK_BYTES or (untold and now - self._told_at >= ACK_NS):
                 self._told, self._told_at, self._untold_bytes = self._received, now, 0
                 self.transport.write(frame(ACK, number=self._received & 0xFFFF_FFFF))
-        self.finished(places, now)
 
     def _ends_job(self, head: bytes) -> bool:
         """Whether this frame is a job's good end; anything that is not as it should be ends the run."""

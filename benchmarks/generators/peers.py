@@ -2,27 +2,43 @@
 
 from collections.abc import Callable
 
+from benchmarks.generators.amqp import AmqpClient, AmqpWorker
 from benchmarks.generators.closed_loop import Client, Worker
+from benchmarks.generators.gearman import GearmanClient, GearmanWorker
 from benchmarks.generators.json_v0 import JsonClient, JsonWorker
 from benchmarks.generators.nats import NatsClient, NatsWorker
 from benchmarks.generators.ours import OurClient, OurWorker
 from benchmarks.generators.recorder import Recorder
+from benchmarks.generators.redis import RedisClient, RedisWorker
+from benchmarks.generators.relay import RelayedClient, RelayedWorker
 from benchmarks.generators.spec import Spec
 from benchmarks.workloads import System
 
 _WORKERS: dict[System, Callable[[int, Recorder, int, int], Worker]] = {
     System.BINARY: OurWorker,
+    System.COMPILED: OurWorker,
     System.JSON: JsonWorker,
     System.NATS: NatsWorker,
+    System.RELAY: RelayedWorker,
+    System.GEARMAN: GearmanWorker,
+    System.REDIS: RedisWorker,
+    System.RABBITMQ: AmqpWorker,
+}
+_CLIENTS: dict[System, Callable[[int, Recorder, int, int], Client]] = {
+    System.JSON: JsonClient,
+    System.NATS: NatsClient,
+    System.RELAY: RelayedClient,
+    System.GEARMAN: GearmanClient,
+    System.REDIS: RedisClient,
+    System.RABBITMQ: AmqpClient,
 }
 
 
 def make_client(spec: Spec, number: int, recorder: Recorder) -> Client:
     """Client `number` of the run that `spec` describes."""
-    if spec.system is System.BINARY:
+    if spec.system not in _CLIENTS:
         return OurClient(number, recorder, spec.in_flight, spec.payload_bytes, acks=spec.acks)
-    kind = JsonClient if spec.system is System.JSON else NatsClient
-    return kind(number, recorder, spec.in_flight, spec.payload_bytes)
+    return _CLIENTS[spec.system](number, recorder, spec.in_flight, spec.payload_bytes)
 
 
 def make_worker(spec: Spec, number: int, recorder: Recorder) -> Worker:

@@ -23,6 +23,8 @@ class Spec:
     payload_bytes: int
     warmup_s: float
     window_s: float
+    rate: float = 0
+    """Not 0: an open loop of so many jobs a second, instead of `in_flight` jobs of each client."""
     acks: bool = True
     """Clients of the binary protocol acknowledge RESULTs, as the client library does."""
     idle_connections: int = 0

@@ -62,6 +62,7 @@ def test_a_decoder_that_loses_a_byte_between_two_pieces_is_found(monkeypatch: py
     broken("binary_decoder")
 
 
+@needs_interpreted_core
 def test_a_decoder_that_takes_a_frame_for_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     for end in ("", "_AT"):
         plain, detached = f"_RUN_TAIL{end}", f"_RUN_TAIL_DETACHED{end}"

@@ -1,6 +1,8 @@
 """How a job's cost grows: the script runs, and prints what it has measured. What it should be is held in test_scale.py."""
 
+import contextlib
 import gc
+import io
 import json
 import re
 
@@ -9,29 +11,32 @@ import pytest
 from benchmarks import growth
 
 
-@pytest.fixture
-def short(monkeypatch):
-    monkeypatch.setattr(growth, "JOBS", 20)
-    monkeypatch.setattr(growth, "ROUNDS", 3)
-    monkeypatch.setattr(growth, "JOBS_OF_KEYS", 200)
-    monkeypatch.setattr(growth, "MEMORY_JOBS", (100, 1_000))
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What a short run prints, and what it writes."""
+    file = tmp_path_factory.mktemp("growth") / "found.json"
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(told):
+        monkeypatch.setattr(growth, "JOBS", 20)
+        monkeypatch.setattr(growth, "ROUNDS", 3)
+        monkeypatch.setattr(growth, "JOBS_OF_KEYS", 200)
+        monkeypatch.setattr(growth, "MEMORY_JOBS", (100, 1_000))
+        assert growth.main(["--quick", "--json", str(file)]) == 0
+    return told.getvalue(), json.loads(file.read_text())
 
 
-def test_each_row_says_how_much_it_is_of_the_first(short, capsys):
-    assert growth.main(["--quick"]) == 0
-    told = capsys.readouterr().out
+def test_each_row_says_how_much_it_is_of_the_first(found):
+    told, _ = found
     ratios = [float(ratio) for ratio in re.findall(r"│ +([\d.]+) +│ +[\d.]+–[\d.]+ +│\n", told)]
     assert len(ratios) == 3 + 4 + 3
     assert [ratios[first] for first in (0, 3, 7)] == [1.0, 1.0, 1.0]
 
 
-def test_all_rounds_are_written_for_who_draws_them(short, tmp_path):
-    file = tmp_path / "found.json"
-    assert growth.main(["--quick", "--json", str(file)]) == 0
-    found = json.loads(file.read_text())
-    assert [series["counts"] for series in found["series"]] == [[1, 10, 100], [1, 10, 100, 1_000], [1, 10, 100]]
-    assert all(len(series["us"]) == 3 and min(map(min, series["us"])) > 0 for series in found["series"])
-    assert [(row["jobs"], row["keys"]) for row in found["memory"]] == [(100, 1), (1_000, 1), (100, 1_000), (1_000, 1_000)]
+def test_all_rounds_are_written_for_who_draws_them(found):
+    _, written = found
+    assert [series["counts"] for series in written["series"]] == [[1, 10, 100], [1, 10, 100, 1_000], [1, 10, 100]]
+    assert all(len(series["us"]) == 3 and min(map(min, series["us"])) > 0 for series in written["series"])
+    assert [(row["jobs"], row["keys"]) for row in written["memory"]] == [(100, 1), (1_000, 1), (100, 1_000), (1_000, 1_000)]
 
 
 def test_every_round_measures_all_and_another_one_goes_first(monkeypatch):

@@ -10,23 +10,40 @@ pytest.importorskip("matplotlib", reason="installed by `make .venv/.bench`")
 
 from benchmarks import fairness, growth, plots
 
-NAMES = [f"{name}-{look}.svg" for name in ("growth", "memory", "newcomer", "waits", "weights") for look in ("dark", "light")]
+FIGURES = ("growth", "latency", "memory", "newcomer", "path", "peers", "waits", "weights")
+NAMES = [f"{name}-{look}.svg" for name in FIGURES for look in ("dark", "light")]
 SVG_BYTES_MAX = 100 * 1024
 
 
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """The two files, of small measurements."""
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The three files, of small measurements. Made once: nobody writes to them."""
+    tmp_path = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return measured(monkeypatch, tmp_path)
+
+
+def measured(monkeypatch, tmp_path):
     monkeypatch.setattr(fairness, "ACTIVE", (1, 3))
     monkeypatch.setattr(fairness, "JOBS", 200)
     monkeypatch.setattr(growth, "JOBS", 5)
     monkeypatch.setattr(growth, "ROUNDS", 3)
     monkeypatch.setattr(growth, "JOBS_OF_KEYS", 100)
     monkeypatch.setattr(growth, "MEMORY_JOBS", (100, 1_000))
-    files = tmp_path / "fairness.json", tmp_path / "growth.json"
+    files = tmp_path / "fairness.json", tmp_path / "growth.json", tmp_path / "peers.json"
     assert fairness.main(["--quick", "--json", str(files[0])]) == 0
     assert growth.main(["--quick", "--json", str(files[1])]) == 0
-    return ["--fairness", str(files[0]), "--growth", str(files[1])]
+    spread = {"median": 2.0, "low": 1.0, "high": 4.0, "count": 3}
+    systems = [name for name in plots.NAMES if name != "rabbitmq"]
+    closed = [{"workload": f"{name}-tcp-{shape}", "cpu_us_per_job": spread} for name in systems for shape, _ in plots.SHAPES]
+    opened = [
+        {"system": name, "rate": rate, "percentiles_ms": dict.fromkeys("abcde", spread)}
+        for name in ("relay", "compiled", "nats")
+        for rate in (1000, 50_000)
+    ]
+    failed = {"workload": "rabbitmq-tcp-1x1-100B", "cpu_us_per_job": None}
+    files[2].write_text(json.dumps({"closed": [*closed, failed], "open": opened}))
+    return ["--fairness", str(files[0]), "--growth", str(files[1]), "--peers", str(files[2])]
 
 
 def test_every_figure_is_drawn_light_and_dark_and_the_same_each_time(data, tmp_path, capsys):
@@ -65,7 +82,8 @@ def test_light_and_dark_differ_in_nothing_but_colours(data, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_documentation_has_every_figure_and_none_is_too_large(name):
     assert (plots.FIGURES / name).stat().st_size < SVG_BYTES_MAX
-    page = (plots.FIGURES.parent / "fairness.md").read_text("utf-8")
+    pages = [(plots.FIGURES.parent / f"{page}.md").read_text("utf-8") for page in ("fairness", "performance")]
+    page = "".join(pages)
     assert f"(figures/{name}#only-{'dark' if 'dark' in name else 'light'})" in page
 
 

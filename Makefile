@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers counts plots compiled test-compiled docs lock clean
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers bench-scale counts plots compiled test-compiled docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ bench: .venv/.bench ## processor time, latency and memory, side by side with NAT
 # The servers are installed by apt-get, if they are not there and this is root; what can't be had is named and left out.
 bench-peers: .venv/.bench .venv-peers/.peers ## the same beside gearmand, Redis, RabbitMQ, Celery, Dask and a relay in C (half an hour)
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-scale: .venv/.bench ## thousands of connections, a million jobs that wait: what they cost, and who waits (a minute)
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 counts: .venv/.bench ## instructions a job costs the core, compared with those written (ARGS=--update to write them)
 	$(BIN)/python -m benchmarks.counts $(ARGS)

@@ -21,6 +21,8 @@ One file, one idea:
 
 `python -m benchmarks.peers` measures the same beside others, which are in `peers/`.
 
+`python -m benchmarks.scale` opens thousands of connections, and lets a million jobs wait.
+
 Beside it stand what is measured of the switchboard alone, without sockets, and pictures of it:
 
     fairness.py       how long a newcomer waits, and how weights become slot-time

@@ -37,6 +37,8 @@ class Commands:
     """What comes before `serve`."""
     nats: Path | None
     """The nats-server executable, unless NATS is left out."""
+    limits: tuple[str, ...] = ()
+    """Of ours, those that are not the defaults: `connections_max=20000`."""
     compiled: tuple[str, ...] = ()
     """The same as `ours`, of an installation with the core compiled, if there is one."""
 
@@ -61,6 +63,8 @@ def running(system: System, socket: Socket, commands: Commands, core: int, direc
             yield Running(child, clients, workers)
         return
     command = [*(commands.compiled if system is System.COMPILED else commands.ours), "serve", *_addresses(socket, directory)]
+    for limit in commands.limits:
+        command += ["--limit", limit]
     if system is System.JSON:
         command += ["--json-slot-rest-ms", "0"]
     with Child("our broker", pinned(core, command), directory / "broker.log", cwd=directory) as child:

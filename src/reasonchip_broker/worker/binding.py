@@ -21,6 +21,7 @@ CONTEXT_NAME = "context"
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
 _EMPTY = inspect.Parameter.empty
+_EXACT = (str, int, float, bool, bytes)
 _NAMES_SHOWN = 10
 """A job may have thousands of unknown names; a sentence has room for so many."""
 
@@ -33,7 +34,7 @@ class InvalidVariables(ReasonChipError):
 class _Slot:
     """One parameter that takes a variable."""
 
-    __slots__ = ("annotation", "checked", "default", "name", "positional")
+    __slots__ = ("annotation", "checked", "default", "exact", "name", "positional")
 
     def __init__(self, parameter: inspect.Parameter, annotation: Any) -> None:
         self.name = parameter.name
@@ -41,6 +42,8 @@ class _Slot:
         self.positional = parameter.kind is _POSITIONAL_ONLY
         self.annotation = annotation
         self.checked = annotation is not Any
+        self.exact = annotation if annotation in _EXACT else None
+        """The type of values that are what they would be converted to."""
 
 
 class Binding:
@@ -53,6 +56,7 @@ class Binding:
         self._handler = handler
         self._validate = validate
         self._slots: list[_Slot] = []
+        self._positional: list[_Slot] = []
         self._rest: _Slot | None = None
         self._whole: _Slot | None = None
         self._context: inspect.Parameter | None = None
@@ -87,6 +91,7 @@ class Binding:
             else:
                 slots.append(slot)
         self._slots = slots
+        self._positional = [slot for slot in slots if slot.positional]
         if len(slots) == 1 and self._rest is None and self._validate and _is_record(slots[0].annotation):
             self._whole = slots[0]
         self.resolved = True
@@ -117,7 +122,7 @@ class Binding:
         else:
             found = self._by_name(variables, from_json)
         # A hole among positional arguments has to be filled with its default.
-        positional = [found.pop(slot.name, slot.default) for slot in self._slots if slot.positional]
+        positional = [found.pop(slot.name, slot.default) for slot in self._positional]
         parameter = self._context
         if parameter is not None:
             if parameter.kind is _POSITIONAL_ONLY:
@@ -140,7 +145,8 @@ class Binding:
             name = slot.name
             if name in variables:
                 value = variables[name]
-                found[name] = _convert(value, slot, name, from_json) if slot.checked else value
+                as_is = type(value) is slot.exact or not slot.checked
+                found[name] = value if as_is else _convert(value, slot, name, from_json)
             elif slot.default is _EMPTY:
                 raise InvalidVariables(f"variable {name!r} is missing; {self._takes()}")
         if len(found) < len(variables):

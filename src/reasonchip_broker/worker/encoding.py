@@ -16,6 +16,8 @@ def encoded(value: Any, encoding: str) -> tuple[bytes, str]:
     """
     if encoding == ENCODING_JSON:
         return _as_json(value)
+    if type(value) is dict:
+        return payloads.encode(value, ENCODING_MSGPACK), ENCODING_MSGPACK
     if isinstance(value, bytes | bytearray | memoryview):
         return payloads.encode_tagged(value, ENCODING_BYTES)
     return payloads.encode_tagged(value, ENCODING_TEXT if isinstance(value, str) else ENCODING_MSGPACK)

@@ -61,6 +61,10 @@ FINAL: Final = frozenset({CloseReason.NOT_AUTHENTICATED, CloseReason.REPLACED, C
 CHILDRENS: Final = frozenset({PacketType.RESULT, PacketType.PROGRESS, PacketType.RESULT + OVERSIZED})
 HEARD_BY_JOBS: Final = frozenset({PacketType.INPUT, PacketType.CREDIT, PacketType.RESUME})
 
+_RUN: Final = int(PacketType.RUN)
+_ACK: Final = int(PacketType.ACK)
+"""What comes for every job, compared as plain numbers: to look up a member of an enum costs as much as all the rest of a comparison."""
+
 _REGISTER_NUMBER = 1
 _DRAIN_NUMBER = 2
 
@@ -272,8 +276,11 @@ class Link:
         whom a frame is for, and of CREDIT the attempt, which is 0 for who has submitted."""
         desk = self.desk
         kind, cookie, frame = view[0], view[1], view[2]
-        if kind == PacketType.RUN:
+        if kind == _RUN:
             desk.run(cookie, frame)
+        elif kind == _ACK:
+            desk.acknowledged(number_of(frame))
+            self._part_if_done()
         elif kind == PacketType.CANCEL:
             desk.cancel(cookie, frame)
         elif kind in CHILDRENS or (kind == PacketType.CREDIT and not attempt_of(frame)):
@@ -285,9 +292,6 @@ class Link:
                 self._reply(frame)
         elif kind in HEARD_BY_JOBS:
             desk.deliver(cookie, frame)
-        elif kind == PacketType.ACK:
-            desk.acknowledged(number_of(frame))
-            self._part_if_done()
         elif kind == PacketType.DRAIN:
             self._drained(frame)
         elif kind == PacketType.RUN + OVERSIZED:

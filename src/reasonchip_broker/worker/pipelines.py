@@ -31,6 +31,9 @@ class Runs(Enum):
     PROCESS = "process"
     """A process of its own: either, where it is asked for."""
 
+    # Each is one object. An enum's own hash is Python code, and would be called for every job.
+    __hash__ = object.__hash__
+
 
 class Pipeline:
     """A name or glob, its handler, and where that runs."""

@@ -102,6 +102,16 @@ def test_text_keys_stand_for_numbers_only_where_json_leaves_no_choice() -> None:
     assert "Expected `int`, got `str`" in refusal(first, {"counts": {"1": 5}})
 
 
+def test_a_value_that_is_nearly_of_its_parameters_type_is_still_checked() -> None:
+    def handler(count: int, share: float, text: str) -> tuple[Any, ...]:
+        return count, share, text
+
+    found = call(handler, {"count": 1, "share": 2, "text": "t"})
+    assert [type(value) for value in found] == [int, float, str]
+    for name, value in (("count", True), ("count", 1.5), ("share", "2"), ("text", b"t")):
+        assert f"variable '{name}'" in refusal(handler, {"count": 1, "share": 1.0, "text": "t", name: value})
+
+
 def test_a_parameter_without_annotation_takes_anything() -> None:
     assert call(lambda x: x, {"x": [1, {"y": None}]}) == [1, {"y": None}]
 

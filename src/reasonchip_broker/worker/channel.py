@@ -35,6 +35,15 @@ Send = Callable[[bytes], None]
 """Takes a frame, from any thread."""
 
 
+class Terms(NamedTuple):
+    """What the channels of one connection's jobs have in common: where what they say goes, how many frames and bytes of progress may be
+    sent at first, and the broker's frame limit."""
+
+    send: Send
+    allowance: tuple[int, int]
+    frame_bytes_max: int
+
+
 class End:
     """There is nothing more."""
 

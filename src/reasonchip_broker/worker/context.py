@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from reasonchip_broker.errors import JobCancelled
-from reasonchip_broker.worker.channel import Channel, Inputs, Parked
+from reasonchip_broker.worker.channel import Channel, Inputs, Parked, Terms
 from reasonchip_broker.worker.kindred import Kin
 from reasonchip_broker.worker.waiting import in_loop
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from reasonchip_broker.worker.children import ChildJob, ChildSubmitter
 
 _current: ContextVar["JobContext"] = ContextVar("reasonchip_broker_job")
-_event_lock = threading.Lock()
-"""Held for the making of an event only: two threads of one job must wait for the same one."""
+_making = threading.Lock()
+"""Held while an event or a channel is made, and while that is noted which a channel has to know from its beginning: two threads of one
+job must get the same one, as it is to be. Of all jobs, since it is held for moments, and a lock for each would be made for nothing."""
 
 
 class JobContext:
@@ -35,9 +36,13 @@ class JobContext:
         "_cancelled",
         "_channel",
         "_cookie",
+        "_encoding",
         "_event",
         "_kin",
+        "_over",
         "_seen",
+        "_suspended",
+        "_terms",
         "_uuid",
         "attempt",
         "attempts",
@@ -56,6 +61,8 @@ class JobContext:
         attempts: int = 1,
         run_until: float | None = None,
         channel: Channel | None = None,
+        terms: Terms | None = None,
+        encoding: str = "",
         kin: Kin | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -69,6 +76,11 @@ class JobContext:
         self._seen = False
         self._event: threading.Event | None = None
         self._channel = channel
+        # Most jobs say nothing but their result: a channel is made for those that do, when they do.
+        self._terms = terms
+        self._encoding = encoding
+        self._over = False
+        self._suspended = False
         self._kin = kin
 
     def __repr__(self) -> str:
@@ -169,9 +181,10 @@ class JobContext:
         return Parked(self._own_channel())
 
     def _own_channel(self) -> Channel:
-        if self._channel is None:
+        channel = self._channel or channel_of(self)
+        if channel is None:
             raise RuntimeError("this context was not made by a worker: there is nobody to talk to")
-        return self._channel
+        return channel
 
     # Being stopped
 
@@ -197,7 +210,7 @@ class JobContext:
         """
         if in_loop():
             raise RuntimeError("a coroutine is cancelled where it awaits: only a thread waits for that")
-        with _event_lock:
+        with _making:
             event = self._event
             if event is None:
                 event = self._event = threading.Event()
@@ -213,13 +226,59 @@ class JobContext:
 
 def cancel(context: JobContext) -> None:
     """Set `cancelled`, and wake who waits for it."""
-    context._cancelled = True
-    # In this order: whoever makes an event after this line looks at the flag before waiting.
-    event = context._event
+    with _making:
+        context._cancelled = True
+        # Whoever makes an event after this looks at the flag before waiting.
+        event, channel = context._event, context._channel
     if event is not None:
         event.set()
-    if context._channel is not None:
-        context._channel.cancel()
+    if channel is not None:
+        channel.cancel()
+
+
+def channel_of(context: JobContext) -> Channel | None:
+    """Where the job speaks, made if it is not there yet; None for one that speaks in another process, or was not made by a worker."""
+    with _making:
+        channel, terms = context._channel, context._terms
+        if channel is None and terms is not None:
+            channel = Channel(
+                context._cookie, context.attempt, context._encoding, terms.send, *terms.allowance, terms.frame_bytes_max
+            )
+            if context._suspended:
+                channel.suspend()
+            if context._cancelled:
+                channel.cancel()
+            if context._over:
+                channel.end()
+            context._channel = channel
+    return channel
+
+
+def end(context: JobContext) -> None:
+    """The handler has ended: what is left of it (a task, a thread) says nothing more."""
+    with _making:
+        context._over = True
+        channel = context._channel
+    if channel is not None:
+        channel.end()
+
+
+def suspend(context: JobContext) -> None:
+    """There is no connection: the job is to send nothing until there is."""
+    with _making:
+        context._suspended = True
+        if context._channel is not None:
+            context._channel.suspend()
+
+
+def restart(context: JobContext, credit: int, window: int) -> None:
+    """There is a connection again, and so much may be sent on it at first."""
+    with _making:
+        context._suspended = False
+        if context._channel is not None:
+            context._channel.restart(credit, window)
+        elif context._terms is not None:
+            context._terms = context._terms._replace(allowance=(credit, window))
 
 
 def was_told(context: JobContext) -> bool:

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Set
 
 from reasonchip_broker.protocol import packets, schemas
-from reasonchip_broker.protocol.binary import attempt_of, code_of, decode, number_of
+from reasonchip_broker.protocol.binary import attempt_of, code_of, decode, meta_of, number_of, payload_of
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.worker import context as contexts
 from reasonchip_broker.worker import outcomes
-from reasonchip_broker.worker.channel import Channel, Send, Slot
+from reasonchip_broker.worker.channel import Send, Slot, Terms
 from reasonchip_broker.worker.executors import Executor
 from reasonchip_broker.worker.jobs import Job
 from reasonchip_broker.worker.kindred import Kin
@@ -29,6 +29,10 @@ from reasonchip_broker.worker.pipelines import Pipeline, Pipelines, Runs
 CREDIT_FRAMES = 64
 WINDOW_BYTES = 256 * 1024
 """What may be sent of a job at first, until a broker has said something else."""
+
+KNOWN_MAX = 1024
+KNOWN_BYTES_MAX = 512
+"""How many metas of RUNs are kept, read, and up to what size: a client says the same few over and over."""
 
 logger = logging.getLogger("reasonchip_broker.worker")
 
@@ -65,6 +69,9 @@ class Desk:
         self._jobs: dict[bytes, Job] = {}
         self._lent = 0
         self._lost: set[Job] = set()
+        self._known: dict[bytes, tuple[schemas.RunOptions, Pipeline]] = {}
+        """What RUNs ask for, by their encoded meta."""
+        self._terms = Terms(say, self.allowance, 0)
         self._online = True
         self._listed: Set[Key] = frozenset()
 
@@ -91,49 +98,61 @@ class Desk:
 
     def run(self, cookie: bytes, frame: bytes) -> None:
         """Take a RUN. Whatever is wrong with it is answered, as the job's outcome."""
-        packet = decode(frame)
-        attempt = packet.attempt
+        attempt = attempt_of(frame)
         held = self._jobs.get(cookie)
         if held is not None and held.attempt == attempt:
             # An answer would end the attempt that runs.
             logger.warning("RUN of attempt %d of %r, which runs already, is ignored", attempt, held.context)
             return
+        meta = meta_of(frame)
+        known = self._known.get(meta) or self._learn(cookie, attempt, meta)
+        if known is None:
+            return
+        if held is not None or self.free <= 0:
+            sentence = "this worker runs another attempt of the job" if held else f"all {self.capacity} slots are taken"
+            self._answer(outcomes.refused(cookie, attempt, sentence, "NoSlot"))
+        else:
+            options, pipeline = known
+            job = self._jobs[cookie] = self._taken(cookie, attempt, pipeline, options, frame)
+            self._executors[pipeline.runs].start(job)
+
+    def _learn(self, cookie: bytes, attempt: int, meta: bytes) -> tuple[schemas.RunOptions, Pipeline] | None:
+        """What a RUN asks for, read and kept; None if that was answered, as the job's outcome."""
         try:
-            options = schemas.run_options(packet.meta)
+            options = schemas.run_options(meta)
         except (schemas.MetaInvalid, schemas.MetaUndecodable) as error:
             self._answer(outcomes.refused(cookie, attempt, f"the RUN can't be read: {error}", "InvalidRun"))
-            return
+            return None
         pipeline = self._pipelines.find(options.p)
         if pipeline is None:
             sentence = f"this worker does not serve pipeline {options.p!r}"
             self._answer(outcomes.refused(cookie, attempt, sentence, "UnknownPipeline"))
-        elif held is not None or self.free <= 0:
-            sentence = "this worker runs another attempt of the job" if held else f"all {self.capacity} slots are taken"
-            self._answer(outcomes.refused(cookie, attempt, sentence, "NoSlot"))
-        else:
-            job = self._jobs[cookie] = self._taken(cookie, attempt, pipeline, options, packet.number, packet.payload)
-            self._executors[pipeline.runs].start(job)
+            return None
+        if len(meta) <= KNOWN_BYTES_MAX:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[meta] = options, pipeline
+        return options, pipeline
 
-    def _taken(
-        self, cookie: bytes, attempt: int, pipeline: Pipeline, options: schemas.RunOptions, left_ms: int, payload: bytes
-    ) -> Job:
-        channel = None
-        if pipeline.runs is not Runs.PROCESS:
-            channel = Channel(cookie, attempt, options.enc, self._say, *self.allowance, self.frame_bytes_max)
-        now = time.monotonic()
+    def _taken(self, cookie: bytes, attempt: int, pipeline: Pipeline, options: schemas.RunOptions, frame: bytes) -> Job:
+        terms = self._terms
+        if terms.allowance is not self.allowance or terms.frame_bytes_max != self.frame_bytes_max:
+            terms = self._terms = Terms(self._say, self.allowance, self.frame_bytes_max)
+        left_ms = number_of(frame)
+        now = time.monotonic() if left_ms or options.rlim else 0.0
         return Job(
             cookie,
             attempt,
             pipeline,
             options.p,
             options.enc,
-            payload,
+            payload_of(frame),
             self.frame_bytes_max,
             now + left_ms / 1000 if left_ms else None,
             attempts=options.att,
             run_until=now + options.rlim / 1000 if options.rlim else None,
             allowance=self.allowance,
-            channel=channel,
+            terms=None if pipeline.runs is Runs.PROCESS else terms,
             kin=self._kin,
         )
 
@@ -176,7 +195,8 @@ class Desk:
     def ended(self, job: Job, frame: bytes) -> None:
         """Take the report of a job."""
         if self._jobs.get(job.cookie) is job:
-            self._slot(job, Slot.HELD)
+            if job.slot is not Slot.HELD:
+                self._slot(job, Slot.HELD)
             del self._jobs[job.cookie]
             if not (job.silenced and code_of(frame) == Code.CANCELLED):
                 self._answer(frame)

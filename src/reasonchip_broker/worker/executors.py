@@ -40,18 +40,17 @@ class Executor(ABC):
 
     def deliver(self, job: Job, frame: bytes) -> None:
         """Give a running job an INPUT, a CREDIT or a RESUME."""
-        if job.channel is not None:
-            job.channel.received(decode(frame))
+        channel = job.channel
+        if channel is not None:
+            channel.received(decode(frame))
 
     def suspend(self, job: Job) -> None:
         """Tell a job that there is no connection: it is to send nothing."""
-        if job.channel is not None:
-            job.channel.suspend()
+        contexts.suspend(job.context)
 
     def restart(self, job: Job, credit: int, window: int) -> None:
         """Tell a suspended job that there is a connection again, and what it may send on it at first."""
-        if job.channel is not None:
-            job.channel.restart(credit, window)
+        contexts.restart(job.context, credit, window)
 
     @abstractmethod
     def close(self) -> None:
@@ -67,8 +66,9 @@ class TaskExecutor(Executor):
         # Handlers see what the caller of serve() has set, not what the connection's thread has.
         self._context = contextvars.copy_context()
         self._orders: Mailbox[tuple[Job, bool | None]] = Mailbox(loop, self._obey)
-        self._running: dict[Job, asyncio.Task[bytes]] = {}
-        self._abandoned: dict[Job, asyncio.Task[bytes]] = {}
+        self._unbegun = self._task_over
+        self._running: dict[Job, asyncio.Task[None]] = {}
+        self._abandoned: dict[Job, asyncio.Task[None]] = {}
         """Kept, because the loop itself holds tasks only weakly."""
 
     def start(self, job: Job) -> None:
@@ -84,7 +84,7 @@ class TaskExecutor(Executor):
         if at_once is None:
             if not job.claimed:
                 job.task = self._running[job] = self._loop.create_task(self._run(job), context=self._context.copy())
-                job.task.add_done_callback(lambda task: self._done(job, task))
+                job.task.add_done_callback(self._unbegun)
         elif job in self._running:
             task = self._running[job]
             if task.cancel():
@@ -92,21 +92,26 @@ class TaskExecutor(Executor):
             if at_once:
                 self._loop.call_later(ABANDON_S, self._abandon, job)
 
-    async def _run(self, job: Job) -> bytes:
+    async def _run(self, job: Job) -> None:
         # Here and not when the task is made: a task that is cancelled before its first step never takes that step.
-        return await perform_async(job) if job.claim() else b""
+        began = job.claim()
+        # From here on nothing is raised, and the end is told here: a callback would cost each job another turn of the loop.
+        if job.task is not None:
+            job.task.remove_done_callback(self._unbegun)
+        frame = await perform_async(job) if began else b""
+        self._ended(job, frame)
 
-    def _done(self, job: Job, task: asyncio.Task[bytes]) -> None:
+    def _task_over(self, task: asyncio.Task[None]) -> None:
+        """Somebody in this process has cancelled a task before its first step, after which that could not be."""
+        job = next((job for job, each in self._running.items() if each is task), None)
+        if job is not None:
+            self._ended(job, job.raised(asyncio.CancelledError()) if job.claim() else b"")
+
+    def _ended(self, job: Job, frame: bytes) -> None:
         job.task = None
         if self._running.pop(job, None) is None:
             self._abandoned.pop(job, None)
-            return
-        try:
-            frame = task.result()
-        except BaseException as error:
-            # Somebody in this process cancelled it before its first step, after which nothing can be raised.
-            frame = job.raised(error) if job.claim() else b""
-        if frame:
+        elif frame:
             self._report(job, frame)
 
     def _abandon(self, job: Job) -> None:

@@ -11,7 +11,7 @@ from reasonchip_broker.protocol.codes import ENCODING_JSON
 from reasonchip_broker.worker import context as contexts
 from reasonchip_broker.worker import outcomes
 from reasonchip_broker.worker.binding import InvalidVariables
-from reasonchip_broker.worker.channel import Channel, Slot
+from reasonchip_broker.worker.channel import Channel, Slot, Terms
 from reasonchip_broker.worker.context import JobContext
 from reasonchip_broker.worker.kindred import Kin
 from reasonchip_broker.worker.pipelines import Pipeline
@@ -21,15 +21,14 @@ class Job:
     """A RUN that was taken.
 
     It is *claimed* once, by whoever is to run it or by whoever cancels it before that; so a cancelled job that has not begun
-    never does. `frame_bytes_max` is the limit for its RESULT. `channel` is where its handler speaks, unless that is in another
-    process.
+    never does. `frame_bytes_max` is the limit for its RESULT. `channel` is where its handler speaks; with `terms` one is made when it
+    does, with neither that is in another process.
     """
 
     __slots__ = (
         "_unclaimed",
         "allowance",
         "attempt",
-        "channel",
         "context",
         "cookie",
         "early",
@@ -60,6 +59,7 @@ class Job:
         run_until: float | None = None,
         allowance: tuple[int, int] = (0, 0),
         channel: Channel | None = None,
+        terms: Terms | None = None,
         kin: Kin | None = None,
     ) -> None:
         self.cookie = cookie
@@ -70,11 +70,19 @@ class Job:
         self.frame_bytes_max = frame_bytes_max
         self.allowance = allowance
         """How many frames and bytes of progress it may send at first."""
-        self.channel = channel
         self.context = JobContext(
-            cookie, name, attempt, deadline, attempts=attempts, run_until=run_until, channel=channel, kin=kin
+            cookie,
+            name,
+            attempt,
+            deadline,
+            attempts=attempts,
+            run_until=run_until,
+            channel=channel,
+            terms=terms,
+            encoding=encoding,
+            kin=kin,
         )
-        self.task: asyncio.Task[bytes] | None = None
+        self.task: asyncio.Task[None] | None = None
         self.why = ""
         """Why it is cancelled, for its owner."""
         self.silenced = False
@@ -92,12 +100,17 @@ class Job:
 
     def claim(self) -> bool:
         """Take the job, from any thread. Returns False if somebody has."""
-        return self._unclaimed.acquire(blocking=False)
+        return self._unclaimed.acquire(False)
 
     @property
     def claimed(self) -> bool:
         """Whether it has begun, or will never begin."""
         return self._unclaimed.locked()
+
+    @property
+    def channel(self) -> Channel | None:
+        """Where its handler speaks, made if it is not there yet; None if that is in another process."""
+        return contexts.channel_of(self.context)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """The arguments for the handler; the payload is let go. Raises InvalidVariables."""
@@ -110,8 +123,7 @@ class Job:
 
     def hush(self) -> None:
         """Its handler has ended: what is left of it (a task, a thread) says nothing after the RESULT."""
-        if self.channel is not None:
-            self.channel.end()
+        contexts.end(self.context)
 
     def returned(self, value: Any) -> bytes:
         """The RESULT of a handler that returned."""

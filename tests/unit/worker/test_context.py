@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from reasonchip_broker.errors import JobCancelled
+from reasonchip_broker.errors import JobCancelled, TooLarge
 from reasonchip_broker.protocol.binary import decode
 from reasonchip_broker.worker import JobContext, current_job
 from reasonchip_broker.worker import context as contexts
-from reasonchip_broker.worker.channel import Channel
+from reasonchip_broker.worker.channel import Channel, Terms
 
 COOKIE = bytes(range(16))
 
@@ -143,3 +143,80 @@ async def test_a_handler_whose_inputs_ended_because_it_is_to_stop_has_seen_that(
     assert await asyncio.to_thread(list, context.inputs()) == []
     assert contexts.has_seen(context)
     assert [item async for item in context.inputs()] == []
+
+
+# ── The channel, which is made by the first who needs it ─────────────────────────────────────────────────────────────────
+
+
+def speaking(said: list[bytes], frames: int = 2) -> JobContext:
+    return JobContext(COOKIE, "p", 3, terms=Terms(said.append, (frames, 1000), 4096), encoding="json")
+
+
+async def test_what_a_job_says_first_is_said_on_a_channel_of_its_own() -> None:
+    said: list[bytes] = []
+    context = speaking(said)
+    await context.progress({"a": 1})
+    context.extend(1)
+    await context.progress(2)
+    frames = [decode(frame) for frame in said]
+    assert [(frame.cookie, frame.attempt, frame.number, frame.payload) for frame in frames] == [
+        (COOKIE, 3, 1, b'{"a":1}'),
+        (COOKIE, 3, 2, b"2"),
+    ]
+    with pytest.raises(TooLarge):
+        context.progress("x" * 4096)
+
+
+def test_two_threads_get_the_same_channel() -> None:
+    context = speaking([])
+    together = threading.Barrier(8)
+    found: list[Channel | None] = []
+
+    def ask() -> None:
+        together.wait()
+        found.append(contexts.channel_of(context))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] is not None
+    assert found == [found[0]] * 8
+
+
+async def test_a_job_that_was_told_to_stop_before_it_said_anything_has_no_inputs() -> None:
+    context = speaking([])
+    contexts.cancel(context)
+    assert [item async for item in context.inputs()] == []
+
+
+def test_a_job_that_ended_before_it_said_anything_says_nothing() -> None:
+    said: list[bytes] = []
+    context = speaking(said)
+    contexts.end(context)
+    with pytest.raises(RuntimeError, match="the job is over"):
+        context.progress(1)
+    assert said == []
+
+
+async def test_a_job_without_a_connection_waits_with_what_it_says_first() -> None:
+    said: list[bytes] = []
+    context = speaking(said)
+    contexts.suspend(context)
+    saying = asyncio.ensure_future(context.progress(1))
+    await asyncio.sleep(0)
+    assert said == []
+    contexts.restart(context, 5, 1000)
+    await saying
+    assert len(said) == 1
+
+
+def test_what_may_be_said_first_is_what_the_present_connection_allows() -> None:
+    said: list[bytes] = []
+    context = speaking(said, frames=1)
+    contexts.suspend(context)
+    contexts.restart(context, 3, 1000)
+    for number in range(3):
+        context.progress(number)
+    assert len(said) == 3

@@ -1,5 +1,6 @@
 """The table of jobs: every RUN is answered once, on the connection that it came on."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import decode, encode
 from reasonchip_broker.protocol.codes import Code, PacketType
 from reasonchip_broker.worker import context as contexts
+from reasonchip_broker.worker import desk as desks
 from reasonchip_broker.worker.channel import Channel
 from reasonchip_broker.worker.desk import Desk
 from reasonchip_broker.worker.executors import Executor
@@ -117,6 +119,53 @@ def test_a_run_is_started_and_its_report_sent(setting) -> None:
     setting.desk.ended(job, perform(job))
     assert setting.outcome.value == 5
     assert (setting.desk.jobs, setting.desk.free) == (0, 2)
+
+
+def test_the_same_options_are_read_once_and_others_are_not_taken_for_them(setting, monkeypatch) -> None:
+    read: list[bytes] = []
+    decode_options = schemas.run_options
+
+    def run_options(meta: bytes) -> schemas.RunOptions:
+        read.append(meta)
+        return decode_options(meta)
+
+    monkeypatch.setattr(schemas, "run_options", run_options)
+    for value, attempts in ((1, 1), (2, 1), (3, 2)):
+        job = setting.begin(value=value, att=attempts)
+        assert job.context.attempts == attempts
+        setting.desk.ended(job, perform(job))
+        assert setting.outcome.value == value
+    assert len(read) == 2
+
+
+def test_options_are_remembered_for_no_more_than_so_many_and_of_no_more_than_such_a_size(setting, monkeypatch) -> None:
+    monkeypatch.setattr(desks, "KNOWN_MAX", 2)
+    monkeypatch.setattr(desks, "KNOWN_BYTES_MAX", 100)
+    for name in ("echo.a", "echo.b", "echo.c", f"echo.{'d' * 100}"):
+        job = setting.begin(pipeline=name)
+        assert job.context.pipeline == name
+        setting.desk.ended(job, perform(job))
+        assert len(setting.desk._known) <= 2
+    assert [options.p for options, _ in setting.desk._known.values()] == ["echo.c"]
+
+
+def test_what_can_not_be_run_is_answered_each_time(setting) -> None:
+    for _ in range(2):
+        setting.run(pipeline="nobody")
+        assert setting.outcome.failure.type == "UnknownPipeline"
+
+
+async def test_a_job_may_say_as_much_as_the_connection_that_it_came_on_allows(setting) -> None:
+    for frames in (1, 2):
+        setting.desk.allowance = (frames, MIB)
+        job = setting.begin()
+        for number in range(frames):
+            await asyncio.wait_for(job.context.progress(number), 5)
+        waiting = asyncio.ensure_future(job.context.progress("one too many"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+        setting.desk.ended(job, perform(job))
 
 
 def test_the_time_left_becomes_a_deadline_of_this_machine(setting) -> None:

@@ -173,6 +173,26 @@ async def test_a_task_that_somebody_else_cancels_before_its_first_step_is_report
     assert (await reports.of(job)).code == Code.EXCEPTION
 
 
+async def test_of_many_tasks_the_one_that_somebody_else_cancels_is_reported(tasks, reports) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(n: int) -> int:
+        await go_on.wait()
+        return n
+
+    jobs = [job_of(handler, {"n": n}) for n in range(5)]
+    for job in jobs:
+        tasks.start(job)
+    await asyncio.sleep(0)
+    assert jobs[3].task is not None
+    jobs[3].task.cancel()
+    assert (await reports.of(jobs[3])).code == Code.EXCEPTION
+    assert reports.order == [jobs[3]]
+    go_on.set()
+    assert [(await reports.of(jobs[n])).value for n in (0, 1, 2, 4)] == [0, 1, 2, 4]
+    assert not tasks._running
+
+
 async def test_a_task_that_swallows_its_cancellation_is_abandoned_row_29(tasks, reports, monkeypatch, caplog) -> None:
     monkeypatch.setattr(executors, "ABANDON_S", 0.01)
     begun, released, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -1,8 +1,8 @@
 """Jobs made out of what an application asks for."""
 
-import os
 from typing import Any
 
+from reasonchip_broker.peer.cookies import new_cookie
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.job import Job
 from reasonchip_broker.peer.options import Options, RunMetas, delay_s
@@ -28,7 +28,7 @@ class JobMaker:
         """A job, not posted yet. Raises TypeError and ValueError for what can't be asked for."""
         options = self.options
         payload, encoding = encode_tagged(variables, options.encoding)
-        cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes
+        cookie = new_cookie() if options.cookie is None else options.cookie.bytes
         job = Job(self._exchange, cookie, self._metas.of(pipeline, encoding), payload, options.detach, options.encoding)
         if options.follow:
             stream = job._stream = self._exchange.inflow(cookie)
@@ -38,4 +38,5 @@ class JobMaker:
     def post(self, job: Job) -> None:
         """Send it, or hold it; in the loop's thread."""
         options = self.options
-        self._exchange.post(job, options.timeout, options.deadline_s, delay_s(options.not_before))
+        not_before = options.not_before
+        self._exchange.post(job, options.timeout, options.deadline_s, 0.0 if not_before is None else delay_s(not_before))

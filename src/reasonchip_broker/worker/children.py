@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Unpack
 from uuid import UUID
 
 from reasonchip_broker.errors import JobCancelled
+from reasonchip_broker.peer.cookies import new_cookie
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.inflow import Chunks
 from reasonchip_broker.peer.job import Job
@@ -48,7 +49,7 @@ def submission_of(pipeline: str, variables: Any, options: Options) -> Submission
     """A child of the job that the options name. Raises TypeError and ValueError for what can't be asked for."""
     payload, encoding = encode_tagged(variables, options.encoding)
     meta = RunMetas(options, _NONCE).of(pipeline, encoding)
-    cookie = os.urandom(16) if options.cookie is None else options.cookie.bytes
+    cookie = new_cookie() if options.cookie is None else options.cookie.bytes
     return Submission(cookie, meta, payload, options)
 
 

@@ -34,6 +34,9 @@ KNOWN_MAX = 1024
 KNOWN_BYTES_MAX = 512
 """How many metas of RUNs are kept, read, and up to what size: a client says the same few over and over."""
 
+_HELD = Slot.HELD
+_PROCESS = Runs.PROCESS
+
 logger = logging.getLogger("reasonchip_broker.worker")
 
 
@@ -152,7 +155,7 @@ class Desk:
             attempts=options.att,
             run_until=now + options.rlim / 1000 if options.rlim else None,
             allowance=self.allowance,
-            terms=None if pipeline.runs is Runs.PROCESS else terms,
+            terms=None if pipeline.runs is _PROCESS else terms,
             kin=self._kin,
         )
 
@@ -195,8 +198,8 @@ class Desk:
     def ended(self, job: Job, frame: bytes) -> None:
         """Take the report of a job."""
         if self._jobs.get(job.cookie) is job:
-            if job.slot is not Slot.HELD:
-                self._slot(job, Slot.HELD)
+            if job.slot is not _HELD:
+                self._slot(job, _HELD)
             del self._jobs[job.cookie]
             if not (job.silenced and code_of(frame) == Code.CANCELLED):
                 self._answer(frame)

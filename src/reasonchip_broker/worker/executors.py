@@ -65,7 +65,7 @@ class TaskExecutor(Executor):
         self._report = report
         # Handlers see what the caller of serve() has set, not what the connection's thread has.
         self._context = contextvars.copy_context()
-        self._orders: Mailbox[tuple[Job, bool | None]] = Mailbox(loop, self._obey)
+        self._orders: Mailbox[Job | tuple[Job, bool]] = Mailbox(loop, self._obey)
         self._unbegun = self._task_over
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._abandoned: dict[Job, asyncio.Task[None]] = {}
@@ -73,19 +73,21 @@ class TaskExecutor(Executor):
 
     def start(self, job: Job) -> None:
         """Make a task of the job."""
-        self._orders.put((job, None))
+        self._orders.put(job)
 
     def stop(self, job: Job, *, at_once: bool) -> None:
         """Cancel its task. `at_once`: once more, and give it up if it goes on for another moment."""
         self._orders.put((job, at_once))
 
-    def _obey(self, order: tuple[Job, bool | None]) -> None:
+    def _obey(self, order: Job | tuple[Job, bool]) -> None:
+        if isinstance(order, Job):
+            if not order.claimed:
+                task = self._loop.create_task(self._run(order), context=self._context.copy())
+                order.task = self._running[order] = task
+                task.add_done_callback(self._unbegun)
+            return
         job, at_once = order
-        if at_once is None:
-            if not job.claimed:
-                job.task = self._running[job] = self._loop.create_task(self._run(job), context=self._context.copy())
-                job.task.add_done_callback(self._unbegun)
-        elif job in self._running:
+        if job in self._running:
             task = self._running[job]
             if task.cancel():
                 contexts.mark_seen(job.context)

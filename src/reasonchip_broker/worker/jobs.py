@@ -16,6 +16,8 @@ from reasonchip_broker.worker.context import JobContext
 from reasonchip_broker.worker.kindred import Kin
 from reasonchip_broker.worker.pipelines import Pipeline
 
+_HELD = Slot.HELD
+
 
 class Job:
     """A RUN that was taken.
@@ -88,13 +90,13 @@ class Job:
         self.silenced = False
         """Its worker is stopping and took it back: unless it is done after all, the broker is to count it as lost, not as
         cancelled."""
-        self.slot = Slot.HELD
+        self.slot = _HELD
         """Its hold on a slot, as the connection's thread knows it."""
         self.suspended = False
         """It runs, and its connection is gone; a session may bring it back."""
         self.extended_until = 0.0
         """How much time it asked for while it was suspended, of `time.monotonic()`."""
-        self.early: list[Any] = []
+        self.early: tuple[Any, ...] = ()
         """What a process is to be told of it as soon as it has the job itself."""
         self._unclaimed = threading.Lock()
 

@@ -117,7 +117,7 @@ class ProcessExecutor(Executor):
         if lane is not None:
             lane.tell(word)
         else:
-            job.early.append(word)
+            job.early = (*job.early, word)
 
     def _served(self, job: Job) -> PipeKinServer | None:
         if self._kin is None:
@@ -277,7 +277,7 @@ class _Lane:
     def _begin(self, job: Job, process: _Process) -> bool:
         """Give the job to the process, and what came for it meanwhile. Returns False if it was cancelled by then."""
         with self._lock:
-            words, job.early = job.early, []
+            words, job.early = job.early, ()
             if any(isinstance(word, Cancel) for word in words):
                 return False
             self.mutes = sum(isinstance(word, Suspend) for word in words)

@@ -4,7 +4,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from itertools import takewhile
@@ -26,7 +26,24 @@ from reasonchip_broker.peer.options import OptionChanges, Options, changed
 from reasonchip_broker.peer.queue import QueueReport
 from reasonchip_broker.peer.status import JobStatus
 from reasonchip_broker.peer.turned_away import OVERLOAD_PATIENCE_S
+from reasonchip_broker.peer.views import Views
 from reasonchip_broker.protocol.codes import ENCODING_MSGPACK, CloseReason
+
+
+class _Choice:
+    """Options, and what makes jobs with them on the present connection's engine."""
+
+    __slots__ = ("_made_for", "options")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._made_for: tuple[Engine, JobMaker] | None = None
+
+    def maker(self, engine: Engine) -> JobMaker:
+        made_for = self._made_for
+        if made_for is None or made_for[0] is not engine:
+            made_for = self._made_for = engine, engine.client._maker.with_options(self.options)
+        return made_for[1]
 
 
 class BlockingSubmitter:
@@ -36,7 +53,8 @@ class BlockingSubmitter:
         self.options = options
         """The options that jobs are submitted with."""
         self._owner = owner
-        self._made_for: tuple[Engine, JobMaker] | None = None
+        self._choice = _Choice(options)
+        self._choices: Views[_Choice] = Views()
 
     def with_options(self, **changes: Unpack[OptionChanges]) -> "BlockingSubmitter":
         """The same client with other options; as `Submitter.with_options`."""
@@ -46,7 +64,11 @@ class BlockingSubmitter:
         """Submit a job and return at once. Raises what `Submitter.submit` does; ConnectError if there is no connection yet and
         none can be made, ConnectionLost if the client is closed.
         """
-        return (self.with_options(**options) if options else self)._submit(pipeline, variables)
+        choice = self._choices.of(options, self._changed) if options else self._choice
+        return self._submit(pipeline, variables, choice)
+
+    def _changed(self, changes: Mapping[str, Any]) -> _Choice:
+        return _Choice(changed(self.options, changes))
 
     def run(self, pipeline: str, variables: Any = None, **options: Unpack[OptionChanges]) -> Any:
         """Run a job and return its result. Raises what `submit` does, and what the job ends with. If the wait is interrupted
@@ -128,11 +150,9 @@ class BlockingSubmitter:
         require_many(variables, view.options)
         return view
 
-    def _submit(self, pipeline: str, variables: Any) -> BlockingJob:
+    def _submit(self, pipeline: str, variables: Any, choice: _Choice | None = None) -> BlockingJob:
         engine = self._owner._running()
-        if self._made_for is None or self._made_for[0] is not engine:
-            self._made_for = engine, engine.client._maker.with_options(self.options)
-        maker = self._made_for[1]
+        maker = (choice or self._choice).maker(engine)
         job = BlockingJob(self._owner, engine, maker.make(pipeline, variables))
         engine.hand_over(maker.post, job._job)
         return job
@@ -357,8 +377,8 @@ class _Counting(BlockingSubmitter):
         super().__init__(owner, options)
         self._batch = batch
 
-    def _submit(self, pipeline: str, variables: Any) -> BlockingJob:
-        job = super()._submit(pipeline, variables)
+    def _submit(self, pipeline: str, variables: Any, choice: _Choice | None = None) -> BlockingJob:
+        job = super()._submit(pipeline, variables, choice)
         self._batch.submitted += 1
         job._landed.add_done_callback(lambda _: self._batch._count(job))
         return job

@@ -7,7 +7,7 @@ cancels them.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from reasonchip_broker.errors import JobCancelled
@@ -52,7 +52,9 @@ class Flight:
         """In order: jobs that were submitted and not taken. Otherwise: jobs that are over and not taken."""
         self.closed = False
         self._submit = submit
-        self._source = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
+        # Once, since to ask that of an abstract class costs as much as a good part of a job.
+        self._at_hand: Iterator[Any] | None = None if isinstance(source, AsyncIterable) else iter(source)
+        self._source = aiter(source) if isinstance(source, AsyncIterable) else None
         self._in_flight = in_flight
         self._in_order = in_order
         self._abandon = abandon or _abandon
@@ -92,12 +94,12 @@ class Flight:
                 job._wait_with(_Note(self, entry))
 
     def _next(self) -> Any:
-        if not isinstance(self._source, AsyncIterator):
-            return next(self._source, _END)
-        if self._pull is None:
+        if self._at_hand is not None:
+            return next(self._at_hand, _END)
+        if self._pull is None and self._source is not None:
             self._pull = asyncio.ensure_future(_pull(self._source))
             self._pull.add_done_callback(self._pulled)
-        if not self._pull.done():
+        if self._pull is None or not self._pull.done():
             return _NOT_YET
         pull, self._pull = self._pull, None
         return pull.result()

@@ -11,6 +11,7 @@ from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.job import Job
 from reasonchip_broker.peer.maker import JobMaker
 from reasonchip_broker.peer.options import OptionChanges, Options, changed
+from reasonchip_broker.peer.views import Views
 
 IN_FLIGHT = 64
 """Jobs of one `map` that are under way at once, unless it says otherwise."""
@@ -30,6 +31,7 @@ class Submitter:
     def __init__(self, exchange: Exchange, maker: JobMaker) -> None:
         self._exchange = exchange
         self._maker = maker
+        self._makers: Views[JobMaker] = Views()
 
     @property
     def options(self) -> Options:
@@ -50,10 +52,13 @@ class Submitter:
         another event loop than the client's.
         """
         self._check_here()
-        maker = self._maker.with_options(changed(self.options, options)) if options else self._maker
+        maker = self._makers.of(options, self._changed) if options else self._maker
         job = maker.make(pipeline, variables)
         maker.post(job)
         return job
+
+    def _changed(self, changes: Mapping[str, Any]) -> JobMaker:
+        return self._maker.with_options(changed(self.options, changes))
 
     def _check_here(self) -> None:
         """Raise what `submit` raises where nothing may be asked for."""

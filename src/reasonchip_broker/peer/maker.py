@@ -5,7 +5,7 @@ from typing import Any
 from reasonchip_broker.peer.cookies import new_cookie
 from reasonchip_broker.peer.exchange import Exchange
 from reasonchip_broker.peer.job import Job
-from reasonchip_broker.peer.options import Options, RunMetas, delay_s
+from reasonchip_broker.peer.options import Options, RunMetas, delay_s, say_the_same
 from reasonchip_broker.peer.payloads import encode_tagged
 
 
@@ -14,15 +14,16 @@ class JobMaker:
 
     __slots__ = ("_exchange", "_metas", "_nonce", "options")
 
-    def __init__(self, exchange: Exchange, options: Options, nonce: bytes) -> None:
+    def __init__(self, exchange: Exchange, options: Options, nonce: bytes, metas: RunMetas | None = None) -> None:
         self.options = options
         self._exchange = exchange
         self._nonce = nonce
-        self._metas = RunMetas(options, nonce)
+        self._metas = metas or RunMetas(options, nonce)
 
     def with_options(self, options: Options) -> "JobMaker":
         """One with these options."""
-        return JobMaker(self._exchange, options, self._nonce)
+        metas = self._metas if say_the_same(self.options, options) else None
+        return JobMaker(self._exchange, options, self._nonce, metas)
 
     def make(self, pipeline: str, variables: Any) -> Job:
         """A job, not posted yet. Raises TypeError and ValueError for what can't be asked for."""

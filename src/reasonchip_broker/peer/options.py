@@ -174,6 +174,14 @@ class Options:
 
 
 _NAMES = frozenset(field.name for field in fields(Options))
+_SAID = tuple(sorted(_NAMES - {"timeout", "deadline_s", "not_before", "encoding"}))
+"""What RUN's meta says. Of the others `timeout` is this client's alone, times travel as what is left of them when a job is sent, and
+the encoding is that of the variables that there are."""
+
+
+def say_the_same(options: Options, others: Options) -> bool:
+    """Whether RUN's meta is the same for both."""
+    return all(getattr(options, name) == getattr(others, name) for name in _SAID)
 
 
 def changed(options: Options, changes: Mapping[str, Any]) -> Options:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from reasonchip_broker import errors
-from reasonchip_broker.client import BlockingClient, JobState
+from reasonchip_broker.client import BlockingClient, JobState, Options, blocking
+from reasonchip_broker.peer.options import changed
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import CloseReason, Code
 from tests.unit.client.ends import StubWorker, hold
@@ -123,6 +124,21 @@ def test_a_client_that_is_garbage_disconnects() -> None:
         for thread in client_threads():
             thread.join(WAIT_S)
         assert client_threads() == []
+
+
+def test_options_of_one_job_are_checked_once_and_refused_without_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Options] = []
+
+    def counted(options: Options, changes: Mapping[str, Any]) -> Options:
+        made.append(changed(options, changes))
+        return made[-1]
+
+    monkeypatch.setattr(blocking, "changed", counted)
+    with thread_broker() as ends, BlockingClient(ends.url) as client:
+        assert [client.run("p", number, timeout=WAIT_S) for number in range(3)] == [0, 1, 2]
+    assert len(made) == 1
+    with pytest.raises(TypeError, match="no option"):
+        client.run("p", 1, nonsense=1)  # type: ignore[call-arg]
 
 
 async def test_it_works_where_a_loop_runs_already() -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from reasonchip_broker.client import Client
+from reasonchip_broker.client import Client, Options, submitter
+from reasonchip_broker.peer.options import changed
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import PacketType
@@ -39,6 +41,23 @@ async def test_the_same_wish_is_the_same_meta_so_that_the_broker_need_not_decode
             client.with_options(timeout=60.0).submit("p", number)
         metas = {(await broker.next_packet(PacketType.RUN)).meta for _ in range(6)}
         assert len(metas) == 1
+
+
+async def test_options_that_were_said_before_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Options] = []
+
+    def counted(options: Options, changes: Mapping[str, Any]) -> Options:
+        made.append(changed(options, changes))
+        return made[-1]
+
+    async with raw_broker() as broker, Client(RAW) as client:
+        monkeypatch.setattr(submitter, "changed", counted)
+        for number in range(3):
+            client.submit("p", number, attempts=2, require={"gpu": "h200"})
+            client.submit("p", number, attempts=3)
+        runs = [schemas.run_options((await broker.next_packet(PacketType.RUN)).meta) for _ in range(6)]
+        assert [(run.att, run.need) for run in runs] == [(2, {"gpu": "h200"}), (3, {})] * 3
+    assert len(made) == 2
 
 
 async def test_whatever_submits_may_say_when_its_jobs_may_run() -> None:

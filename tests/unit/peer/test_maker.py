@@ -42,3 +42,18 @@ async def test_a_delay_is_that_of_each_job_from_when_it_is_posted() -> None:
     delays = [schemas.run_options(run.meta).delay for run in paper.sent]
     assert all(59_000 < delay <= 60_000 for delay in delays[:3])
     assert delays[3:] == [0, 0]
+
+
+async def test_what_a_run_says_is_encoded_once_for_options_that_it_does_not_say() -> None:
+    maker = JobMaker(start(), Options(attempts=2), NONCE)
+    meta = maker.make("p", 1)._meta
+    for options in (Options(attempts=2, timeout=5), Options(attempts=2, deadline_s=5, not_before=3)):
+        assert maker.with_options(options).make("p", 1)._meta is meta
+    for options in (Options(attempts=3), Options(attempts=2, detach=True), Options(attempts=2, batch=uuid.uuid4())):
+        assert maker.with_options(options).make("p", 1)._meta != meta
+
+
+async def test_each_submission_of_a_chosen_cookie_has_a_nonce_of_its_own() -> None:
+    options = Options(cookie=uuid.uuid4())
+    maker = JobMaker(start(), options, NONCE).with_options(options)
+    assert maker.make("p", 1)._meta != maker.make("p", 1)._meta

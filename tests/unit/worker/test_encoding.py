@@ -12,6 +12,12 @@ class Point:
     x: int
 
 
+class Text(str):
+    """A text of a class of its own."""
+
+    __slots__ = ()
+
+
 @pytest.mark.parametrize(
     ("value", "asked", "payload", "name"),
     [
@@ -22,6 +28,12 @@ class Point:
         ("grüße", "json", '"grüße"'.encode(), "json"),
         (b"\x00", "text", b"\x00", "bytes"),
         (bytearray(b"\x00"), "msgpack", b"\x00", "bytes"),
+        (bytearray(b"\x00"), "", b"\x00", "bytes"),
+        (memoryview(b"\x00"), "msgpack", b"\x00", "bytes"),
+        (Text("tea"), "msgpack", b"tea", "text"),
+        (True, "msgpack", b"\xc3", "msgpack"),
+        (None, "msgpack", b"", "msgpack"),
+        (Point(1), "msgpack", b"\x81\xa1x\x01", "msgpack"),
         (Point(1), "json", b'{"x":1}', "json"),
         (None, "json", b"", "json"),
     ],

@@ -9,7 +9,7 @@ Who waits for a child has lent its slot out meanwhile, so that a tree that is de
 
 import asyncio
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, Unpack
 from uuid import UUID
@@ -21,6 +21,7 @@ from reasonchip_broker.peer.inflow import Chunks
 from reasonchip_broker.peer.job import Job
 from reasonchip_broker.peer.options import ChildOptions, Options, RunMetas, changed, delay_s
 from reasonchip_broker.peer.payloads import encode_tagged
+from reasonchip_broker.peer.views import Views
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.worker.channel import Channel, Parked
 from reasonchip_broker.worker.kindred import Kin
@@ -45,10 +46,12 @@ class Submission(NamedTuple):
     options: Options
 
 
-def submission_of(pipeline: str, variables: Any, options: Options) -> Submission:
-    """A child of the job that the options name. Raises TypeError and ValueError for what can't be asked for."""
+def submission_of(pipeline: str, variables: Any, options: Options, metas: RunMetas | None = None) -> Submission:
+    """A child of the job that the options name; `metas` are those of these options, if there are some already. Raises TypeError and
+    ValueError for what can't be asked for.
+    """
     payload, encoding = encode_tagged(variables, options.encoding)
-    meta = RunMetas(options, _NONCE).of(pipeline, encoding)
+    meta = (metas or RunMetas(options, _NONCE)).of(pipeline, encoding)
     cookie = new_cookie() if options.cookie is None else options.cookie.bytes
     return Submission(cookie, meta, payload, options)
 
@@ -56,24 +59,29 @@ def submission_of(pipeline: str, variables: Any, options: Options) -> Submission
 class ChildSubmitter:
     """Submits jobs that are part of one job, all with the same options; what `JobContext.with_options` returns."""
 
-    __slots__ = ("_channel", "_kin", "options")
+    __slots__ = ("_channel", "_kin", "_metas", "_views", "options")
 
     def __init__(self, kin: Kin, channel: Channel, options: Options) -> None:
         self._kin = kin
         self._channel = channel
+        self._metas = RunMetas(options, _NONCE)
+        self._views: Views[ChildSubmitter] = Views()
         self.options = options
         """The options that jobs are submitted with."""
 
     def with_options(self, **changes: Unpack[ChildOptions]) -> "ChildSubmitter":
         """The same with other options; as `JobContext.with_options`."""
+        return self._changed(changes)
+
+    def _changed(self, changes: Mapping[str, Any]) -> "ChildSubmitter":
         if "parent" in changes:
             raise TypeError("the parent of a job that a handler submits is the handler's own")
         return ChildSubmitter(self._kin, self._channel, changed(self.options, changes))
 
     def submit(self, pipeline: str, variables: Any = None, **options: Unpack[ChildOptions]) -> "ChildJob":
         """Submit a job, and go on; as `JobContext.submit`."""
-        chosen = self.with_options(**options).options if options else self.options
-        return ChildJob(self._kin, self._channel, submission_of(pipeline, variables, chosen))
+        view = self._views.of(options, self._changed) if options else self
+        return ChildJob(self._kin, self._channel, submission_of(pipeline, variables, view.options, view._metas))
 
     def run(self, pipeline: str, variables: Any = None, **options: Unpack[ChildOptions]) -> Any:
         """Submit a job, and wait for its result; as `JobContext.run`."""

@@ -41,6 +41,7 @@ class JobContext:
         "_kin",
         "_over",
         "_seen",
+        "_submitter",
         "_suspended",
         "_terms",
         "_uuid",
@@ -82,6 +83,7 @@ class JobContext:
         self._over = False
         self._suspended = False
         self._kin = kin
+        self._submitter: ChildSubmitter | None = None
 
     def __repr__(self) -> str:
         return f"<JobContext {self.pipeline!r} {self.cookie} attempt {self.attempt}>"
@@ -162,6 +164,9 @@ class JobContext:
         return self._children().with_options(**changes)
 
     def _children(self) -> "ChildSubmitter":
+        submitter = self._submitter
+        if submitter is not None:
+            return submitter
         channel = self._own_channel()
         if self._kin is None:
             raise RuntimeError("this context was not made by a worker: there is nobody to submit to")
@@ -169,7 +174,8 @@ class JobContext:
         from reasonchip_broker.peer.options import Options
         from reasonchip_broker.worker.children import ChildSubmitter
 
-        return ChildSubmitter(self._kin, channel, Options(parent=self.cookie))
+        submitter = self._submitter = ChildSubmitter(self._kin, channel, Options(parent=self.cookie))
+        return submitter
 
     # The slot
 

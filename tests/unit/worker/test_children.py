@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import pytest
 from reasonchip_broker.errors import JobCancelled, JobException, NotAllowed
 from reasonchip_broker.peer import payloads
 from reasonchip_broker.peer.backoff import Backoff
+from reasonchip_broker.peer.options import Options, changed
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.binary import Packet
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType
@@ -58,6 +60,28 @@ async def grant(broker: FakeBroker, count: int = 1) -> None:
     """Give the parent its slot back when it asks."""
     await until(lambda: len(broker.of(PacketType.RESUME)) == count)
     broker.send(packets.resume(COOKIE, 1))
+
+
+async def test_options_of_many_children_are_checked_once_for_each_parent(monkeypatch) -> None:
+    made: list[Options] = []
+
+    def counted(options: Options, changes: Mapping[str, Any]) -> Options:
+        made.append(changed(options, changes))
+        return made[-1]
+
+    monkeypatch.setattr(children, "changed", counted)
+    async with linked() as (broker, setting):
+        context = await began(broker, setting)
+        for number in range(3):
+            context.submit("p", number, attempts=2, detach=True)
+            context.submit("p", number, detach=True)
+        runs = await child_runs(broker, 6)
+        assert [(options_of(run).att, options_of(run).parent) for run in runs] == [(2, COOKIE), (1, COOKIE)] * 3
+        assert len({run.cookie for run in runs}) == 6
+        for _ in range(2):
+            with pytest.raises(TypeError, match="the handler's own"):
+                context.submit("p", parent=BATCH)  # type: ignore[call-arg]
+    assert len(made) == 2
 
 
 async def test_a_child_travels_with_its_parent_and_its_result_comes_back() -> None:

@@ -23,6 +23,8 @@ One file, one idea:
 
 `python -m benchmarks.scale` opens thousands of connections, and lets a million jobs wait.
 
+`python -m benchmarks.starts` tells how long it takes to import the client, and to start a broker.
+
 Beside it stand what is measured of the switchboard alone, without sockets, and pictures of it:
 
     fairness.py       how long a newcomer waits, and how weights become slot-time

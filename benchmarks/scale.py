@@ -15,6 +15,8 @@ import argparse
 import asyncio
 import gc
 import json
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -344,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--broker-python", default=sys.executable, metavar="PATH", help="the Python that our broker runs on")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
+    options.broker_python = os.path.abspath(shutil.which(options.broker_python) or options.broker_python)
     leave_in_order()
     sizes = QUICK if options.quick else WHOLE
     raise_file_limit()

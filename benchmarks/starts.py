@@ -5,6 +5,8 @@ Either is measured from outside or in a fresh interpreter, on whatever core ther
 """
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.brokers import our_command, parse_ready
-from benchmarks.errors import BenchError
+from benchmarks.errors import BenchError, Missing
 from benchmarks.process import Child
 from reasonchip_broker.client import Client
 
@@ -65,10 +67,16 @@ async def _greet(url: str) -> None:
 
 
 def main(python: str) -> int:
-    """Print both, for this Python. Returns the exit code. Raises BenchError."""
-    for name, measure in (("import reasonchip_broker.client", import_s), ("serve, to the first answer", serve_s)):
-        found = measure(python, TIMES)
-        print(f"{name}: {median(found):.3f} s ({min(found):.3f}–{max(found):.3f} in {TIMES})")
+    """Print both, for this Python. Returns the exit code."""
+    # Not resolved: a virtual environment's python is a link, and what it is called by decides what it finds.
+    python = os.path.abspath(shutil.which(python) or python)
+    try:
+        for name, measure in (("import reasonchip_broker.client", import_s), ("serve, to the first answer", serve_s)):
+            found = measure(python, TIMES)
+            print(f"{name}: {median(found):.3f} s ({min(found):.3f}–{max(found):.3f} in {TIMES})")
+    except (BenchError, Missing) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

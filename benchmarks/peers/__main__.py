@@ -6,6 +6,8 @@ what a Python user gets through the client libraries. A peer that is not on this
 
 import argparse
 import json
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -93,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
     left = servers.install()
     if left:
         print(f"these packages are missing, and can't be installed from here: {', '.join(left)}", file=sys.stderr)
+    options.compiled_python = os.path.abspath(shutil.which(options.compiled_python) or options.compiled_python)
     compiled = Path(options.compiled_python).exists()
     commands = Commands(
         ours=our_command(sys.executable),

@@ -97,10 +97,14 @@ def run(cookie: bytes, options: bytes, variables: bytes, left_ms: int = 0, attem
     return encode(PacketType.RUN, attempt=attempt, cookie=cookie, number=left_ms, meta=options, payload=variables)
 
 
+@lru_cache(maxsize=64)
+def _result_meta(encoding: str) -> bytes:
+    return schemas.encode_meta(schemas.ResultMeta(enc=encoding))
+
+
 def result(cookie: bytes, attempt: int, payload: bytes, encoding: str) -> bytes:
     """RESULT of a job that ended well; `payload` as `encoding` says."""
-    meta = schemas.encode_meta(schemas.ResultMeta(enc=encoding))
-    return encode(PacketType.RESULT, code=Code.OK, attempt=attempt, cookie=cookie, meta=meta, payload=payload)
+    return encode(PacketType.RESULT, code=Code.OK, attempt=attempt, cookie=cookie, meta=_result_meta(encoding), payload=payload)
 
 
 def failed(

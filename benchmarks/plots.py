@@ -246,26 +246,23 @@ def latency(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
         in_log(axes, "y")
         label(axes, "of the jobs", "", f"{rate:,} jobs a second")
     panels[0][0].set_ylabel("at most so many ms late")
-    panels[0][0].legend(loc="upper left")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2)
 
 
 def path(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
-    """The way of a job through the core, and what each step of it costs, in both builds."""
+    """The way of a job through the compiled core, and what each step of it costs."""
     steps = data["steps"]
-    about, other, _ = look.colours
+    values = [step["instructions"] for step in steps]
     axes = figure.add_subplot()
-    for place, (build, colour, name) in enumerate((("pure", other, "pure Python"), ("compiled", about, "compiled"))):
-        rows = [row + (place - 0.5) * 0.36 for row in range(len(steps))]
-        values = [step[build] for step in steps]
-        axes.barh(rows, values, height=0.34, color=colour, label=f"{name}: {sum(values):,} in all")
-        for row, value in zip(rows, values, strict=True):
-            axes.text(value, row, f" {value:,}", va="center", color=look.ink)
+    axes.barh(range(len(steps)), values, height=0.65, color=look.colours[0])
+    for row, value in enumerate(values):
+        axes.text(value, row, f" {value:,}", va="center", color=look.ink)
     axes.set_yticks(range(len(steps)), [step["name"] for step in steps])
     axes.invert_yaxis()
-    axes.set_xlim(0, max(step["pure"] for step in steps) * 1.15)
+    axes.set_xlim(0, max(values) * 1.15)
     axes.grid(visible=False, axis="y")
-    label(axes, "instructions", "")
-    axes.legend(loc="lower right")
+    label(axes, "instructions", "", f"{sum(values):,} in all, compiled")
 
 
 PATH: tuple[tuple[str, float, Draw], ...] = (("path", 3.2, path),)

@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers bench-scale counts plots compiled test-compiled docs lock clean
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers bench-scale counts plots compiled test-compiled test-wheel docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,7 +91,10 @@ compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc
 	$(BIN)/hatchling build -t sdist
 	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 
-test-compiled: compiled ## the whole test suite on the compiled wheel, but for what breaks the core on purpose
+test-compiled: compiled test-wheel ## the whole test suite on the compiled wheel, but for what breaks the core on purpose
+
+# On the wheel that is there.
+test-wheel:
 	rm -rf .venv-compiled
 	$(PYTHON) -m venv .venv-compiled
 	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt -r requirements/bench.txt

@@ -99,12 +99,12 @@ def count(what: str, python: str, name: str) -> float:
     return (many - few) / (many_jobs - few_jobs)
 
 
-def count_all(python: str) -> Counts:
-    """Both, of each workload. Raises BenchError."""
-    asked = [(what, name) for what in _TOOLS for name in WORKLOADS]
+def count_all(python: str, whats: Sequence[str]) -> Counts:
+    """These, of each workload. Raises BenchError."""
+    asked = [(what, name) for what in whats for name in WORKLOADS]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         counted = list(pool.map(lambda pair: count(pair[0], python, pair[1]), asked))
-    return {what: {name: count for (one, name), count in zip(asked, counted, strict=True) if one == what} for what in _TOOLS}
+    return {what: {name: count for (one, name), count in zip(asked, counted, strict=True) if one == what} for what in whats}
 
 
 def table(found: Counts, written: Counts) -> Table:
@@ -149,7 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=sys.executable, help="the Python whose core is counted (default: this one)")
     parser.add_argument("--update", action="store_true", help="write down what is counted, instead of comparing it")
     parser.add_argument("--if-possible", action="store_true", help="exit code 0 where nothing can be compared here")
+    parser.add_argument("--instructions", action="store_true", help="count nothing but these, which takes half the time")
     options = parser.parse_args(arguments)
+    if options.update and options.instructions:
+        parser.error("--update writes down all that there is to count")
     try:
         return run(options)
     except (Missing, BenchError, subprocess.TimeoutExpired) as error:
@@ -166,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.update and written.get("python") != version:
         known = written.get("python", "none").split(" ")[0]
         raise Missing(f"the figures of the {build} core are those of Python {known}, and this is another: nothing to compare")
-    found = count_all(options.python)
+    found = count_all(options.python, ["instructions"] if options.instructions else list(_TOOLS))
     before: Counts = {what: written.get(what, {}) for what in _TOOLS}
     Console().print(f"the {build} core, Python {platform.python_version()}", table(found, before))
     if options.update:

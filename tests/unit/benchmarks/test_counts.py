@@ -20,7 +20,7 @@ def written(monkeypatch, tmp_path):
     monkeypatch.setattr(counts, "WRITTEN", file)
     monkeypatch.setattr(counts, "valgrind", lambda: "valgrind")
     monkeypatch.setattr(counts, "identity", lambda python: ("interpreted", "3.99 here"))
-    monkeypatch.setattr(counts, "count_all", lambda python: FOUND)
+    monkeypatch.setattr(counts, "count_all", lambda python, whats: {what: FOUND[what] for what in whats})
     return file
 
 
@@ -62,6 +62,14 @@ def test_what_is_counted_can_be_written_and_leaves_other_builds_alone(written):
         },
     }
     assert counts.main([]) == 0
+
+
+def test_of_instructions_alone_nothing_else_is_counted_and_nothing_is_written(written, capsys):
+    write(written, what="allocations", one=1)
+    assert counts.main(["--instructions"]) == 0
+    assert "allocations" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        counts.main(["--instructions", "--update"])
 
 
 def test_another_python_is_not_compared(written, capsys):

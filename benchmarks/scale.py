@@ -43,7 +43,7 @@ CLIENTS = 20
 READ_BYTES = 64 * 1024
 PAYLOAD_BYTES = 100
 DEADLINES = 200
-DEADLINE_MS = 500
+DEADLINE_MS, DEADLINE_EXCEEDED = 500, 4
 ACTIVE_S = 2.0
 TICK_S = 0.002
 RATE = 40_000
@@ -169,24 +169,14 @@ class Submitter(Connection):
                 await self.news.wait()
 
 
-async def opened(broker: Running, connections: Sequence[Connection], *, workers: bool = False) -> float:
-    """Open and greet all of these, a wave at a time; returns how many seconds that took."""
+async def opened(broker: Running, connections: Sequence[Connection], *, workers: bool = False, wave_size: int = WAVE) -> float:
+    """Open and greet all of these, so many at once, and the next ones when those are greeted; returns how many seconds that took."""
     began = time.perf_counter()
-    for first in range(0, len(connections), WAVE):
-        wave = connections[first : first + WAVE]
-        await asyncio.gather(*(connect(broker.workers if workers else broker.clients, one, _address(one)) for one in wave))
+    for first in range(0, len(connections), wave_size):
+        wave = connections[first : first + wave_size]
+        await asyncio.gather(*(connect(broker.workers if workers else broker.clients, one) for one in wave))
         await all_ready(wave, wave[0].recorder)
     return time.perf_counter() - began
-
-
-_addresses = 0
-
-
-def _address(connection: Connection) -> str:
-    """A loopback address of its turn: one has too few ports for all."""
-    global _addresses
-    _addresses += 1
-    return f"127.0.{_addresses // 5000 % 200 + 1}.1"
 
 
 async def active(broker: Running, clients: Sequence[OurClient], recorder: Recorder) -> dict[str, float]:
@@ -250,7 +240,7 @@ async def reconnect(broker: Running, cut: Sequence[Connection], recorder: Record
         connection.close()
     await asyncio.sleep(0)
     fresh = [OurClient(30_000 + number, recorder, 1, PAYLOAD_BYTES) for number in range(len(cut))]
-    return await opened(broker, fresh)
+    return await opened(broker, fresh, wave_size=len(fresh))
 
 
 JOB: dict[str, object] = {"p": "nobody", "enc": "bytes"}
@@ -320,6 +310,9 @@ async def deadlines(client: Submitter) -> list[int]:
         late.append((cookie, due))
         await asyncio.sleep(0.005)
     await client.until(queued=0, ended=DEADLINES)
+    codes = {client.ended[cookie][0] for cookie, _ in late}
+    if codes != {DEADLINE_EXCEEDED}:
+        raise ConnectionError(f"jobs whose deadline came ended with codes {sorted(codes)}")
     return sorted(client.ended[cookie][1] - due for cookie, due in late)
 
 

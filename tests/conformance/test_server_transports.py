@@ -155,33 +155,3 @@ def test_a_listener_that_came_and_went_leaves_no_descriptor(implementation: Impl
         for _ in range(3):
             runner.run(come_and_go())
         assert descriptors() == before
-
-
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_many_who_come_at_once_are_taken_within_few_turns_of_a_busy_loop(kind: str, tmp_path: Path) -> None:
-    """uvloop takes one of each descriptor in a turn, and turns of a busy broker are long."""
-    comers, turns_max = 64, 16
-    url = f"unix://{tmp_path}/socket" if kind == "unix" else "tcp://127.0.0.1:0"
-
-    async def main() -> int:
-        recorder = Recorder()
-        transport = server_transport(url, Role.CLIENT)
-        await transport.start(Role.CLIENT, recorder, Limits(), Flusher(asyncio.get_running_loop()))
-        address: object = str(tmp_path / "socket")
-        if kind == "tcp":
-            address = "127.0.0.1", int(transport.url.rpartition(":")[2])
-        sockets = [socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET) for _ in range(comers)]
-        for sock in sockets:
-            # The kernel takes them: nobody has to accept for that.
-            sock.connect(address)  # type: ignore[arg-type]
-        turns = 0
-        while recorder.count("accepts") < comers and turns < comers:
-            turns += 1
-            await asyncio.sleep(0)
-        for sock in sockets:
-            sock.close()
-        await recorder.until(lambda: recorder.count("closed") == comers, "an end was not told")
-        await transport.stop()
-        return turns
-
-    assert uvloop.run(main()) <= turns_max

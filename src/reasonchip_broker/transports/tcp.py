@@ -27,11 +27,6 @@ _FREE_PORT_ATTEMPTS = 10
 """The free port that the first address of a name gets may be taken on the second; any other will do."""
 
 BACKLOG = 4096
-
-ACCEPTED_AT_ONCE = 16
-"""Connections that a listener takes in a turn of the loop. uvloop takes one of each descriptor (libuv/libuv#3696), so that thousands
-that come back at once would wait for a turn of a busy loop each. So the same socket is listened on under so many descriptors."""
-
 """Connections that may wait to be accepted: thousands reconnect at once after a restart."""
 
 
@@ -81,11 +76,9 @@ class TcpServerTransport(ServerTransport):
             return Connection(handler, os.urandom(16), role, limits, flusher, json_queue=self.json_queue, prepare=_tune)
 
         sockets = await self._bind()
-        copies = sockets
         handshake_s = limits.tls_handshake_s if self._tls is not None else None
         try:
-            copies = copies_of(sockets)
-            for sock in copies:
+            for sock in sockets:
                 server = await loop.create_server(
                     make, sock=sock, ssl=self._tls, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
                 )
@@ -95,7 +88,7 @@ class TcpServerTransport(ServerTransport):
         except OSError as error:
             # Two that start at once may both bind (SO_REUSEADDR allows it), and one of them then may not listen.
             await self.stop()
-            for sock in copies:
+            for sock in sockets:
                 with suppress(OSError):
                     sock.close()
             why = "somebody listens there already" if error.errno == errno.EBADF else describe(error)
@@ -154,19 +147,6 @@ class TcpServerTransport(ServerTransport):
         """Stop listening."""
         servers, self._servers = self._servers, []
         await close_servers(servers)
-
-
-def copies_of(sockets: Sequence[socket.socket]) -> list[socket.socket]:
-    """These sockets, and further descriptors of them, as many as a listener has in all. Raises OSError, and closes all of them."""
-    copies = list(sockets)
-    try:
-        for sock in sockets:
-            copies += [sock.dup() for _ in range(ACCEPTED_AT_ONCE - 1)]
-    except OSError:
-        for sock in copies:
-            sock.close()
-        raise
-    return copies
 
 
 async def close_servers(servers: Sequence[asyncio.Server]) -> None:

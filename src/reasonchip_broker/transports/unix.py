@@ -14,7 +14,7 @@ from reasonchip_broker.transports.client_transport import ClientTransport
 from reasonchip_broker.transports.connection import Connection, ConnectionHandler
 from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.server_transport import ServerTransport
-from reasonchip_broker.transports.tcp import BACKLOG, close_servers, copies_of, describe
+from reasonchip_broker.transports.tcp import BACKLOG, close_servers, describe
 
 _PROBE_S = 1.0
 
@@ -25,7 +25,7 @@ class UnixServerTransport(ServerTransport):
     def __init__(self, path: str, *, json_queue: bool = False) -> None:
         self.path = path
         self.json_queue = json_queue
-        self._servers: list[asyncio.Server] = []
+        self._server: asyncio.Server | None = None
         self._inode: int | None = None
 
     @property
@@ -41,20 +41,13 @@ class UnixServerTransport(ServerTransport):
             return Connection(handler, os.urandom(16), role, limits, flusher, json_queue=self.json_queue)
 
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        copies: list[socket.socket] = []
         try:
             self._clear_stale()
             sock.bind(self.path)
             sock.setblocking(False)
             self._inode = os.stat(self.path).st_ino
-            copies = copies_of([sock])
-            for copy in copies:
-                self._servers.append(await loop.create_unix_server(make, sock=copy, backlog=BACKLOG))
+            self._server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
         except (OSError, ValueError) as error:
-            await close_servers(self._servers)
-            self._servers.clear()
-            for copy in copies:
-                copy.close()
             sock.close()
             self._unlink()
             raise ListenError(f"can't listen on {self.url}: {describe(error)}") from error
@@ -81,10 +74,10 @@ class UnixServerTransport(ServerTransport):
 
     async def stop(self) -> None:
         """Stop listening, and take the socket away if it is still this one."""
-        servers, self._servers = self._servers, []
-        if not servers:
+        server, self._server = self._server, None
+        if server is None:
             return
-        await close_servers(servers)
+        await close_servers([server])
         self._unlink()
 
     def _unlink(self) -> None:

@@ -36,6 +36,9 @@ TOLERANCE = 0.03
 EXIT_MORE, EXIT_UNKNOWN = 1, 2
 TIMEOUT_S = 600.0
 AT_ONCE = 2
+PROGRAM = ("-m", "benchmarks.counted")
+"""What is counted, unless something else is asked for."""
+
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 """Nothing of the caller's, and always the same hashes."""
 
@@ -74,10 +77,10 @@ def identity(python: str) -> tuple[str, str]:
     return build, version
 
 
-def total(what: str, python: str, name: str, rounds: int) -> tuple[int, int]:
+def total(what: str, python: str, name: str, rounds: int, program: Sequence[str] = PROGRAM) -> tuple[int, int]:
     """How many instructions, or allocations, a process took, and how many jobs it did. Raises BenchError."""
     tool, more, number = _TOOLS[what]
-    command = [valgrind(), *tool, python, "-m", "benchmarks.counted", name, str(rounds)]
+    command = [valgrind(), *tool, python, *program, name, str(rounds)]
     environment = ENVIRONMENT | more
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=TIMEOUT_S, check=False)
     found = number.search(done.stderr)
@@ -90,12 +93,12 @@ def _last_line(said: str) -> str:
     return (said.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def count(what: str, python: str, name: str) -> float:
-    """Instructions, or allocations, a job. Raises BenchError."""
+def count(what: str, python: str, name: str, program: Sequence[str] = PROGRAM) -> float:
+    """Instructions, or allocations, a job; `program` is what Python is told to run. Raises BenchError."""
     rounds = WORKLOADS[name][1]
     # What is read for the first time is compiled, and kept: that is no part of a job.
     subprocess.run([python, "-m", "benchmarks.counted", name, "1"], capture_output=True, cwd=ROOT, env=ENVIRONMENT, check=False)
-    (few, few_jobs), (many, many_jobs) = total(what, python, name, rounds), total(what, python, name, 2 * rounds)
+    (few, few_jobs), (many, many_jobs) = [total(what, python, name, times, program) for times in (rounds, 2 * rounds)]
     return (many - few) / (many_jobs - few_jobs)
 
 

@@ -96,7 +96,7 @@ def test_what_goes_wrong_is_no_reason_to_pass(written, monkeypatch, capsys):
 
 def test_the_cost_of_a_job_is_the_difference_of_two_runs(monkeypatch):
     runs = {8: (1_000_000, 2048), 16: (1_204_800, 4096)}
-    monkeypatch.setattr(counts, "total", lambda what, python, name, rounds: runs[rounds])
+    monkeypatch.setattr(counts, "total", lambda what, python, name, rounds, program: runs[rounds])
     monkeypatch.setattr("benchmarks.counts.subprocess.run", lambda *_, **__: None)
     assert counts.count("instructions", "python", "plain, 4 x 64") == 100.0
 

@@ -149,15 +149,25 @@ def plain(peers: int, at_once: int, dialect: Dialect = Dialect.BINARY) -> Run:
     return run
 
 
+def submit(load: Load, template: Template) -> None:
+    """As many jobs of each client as it has at once."""
+    for client in load.clients:
+        client.say(b"".join([template.of(load.cookie()) for _ in range(AT_ONCE)]))
+
+
+def run_template() -> Template:
+    """A RUN without any options."""
+    return Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD))
+
+
 def runs_alone() -> Run:
     """RUNs to workers that report nothing: they have slots enough."""
     load = Load(PEERS, PEERS, ALONE * AT_ONCE)
-    template = Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD))
+    template = run_template()
 
     def run(rounds: int) -> int:
         for _ in range(rounds):
-            for client in load.clients:
-                client.say(b"".join([template.of(load.cookie()) for _ in range(AT_ONCE)]))
+            submit(load, template)
             for worker in load.workers:
                 worker.take()
             load.passed()
@@ -169,11 +179,10 @@ def runs_alone() -> Run:
 def results_alone() -> Run:
     """RESULTs of jobs that were dispatched before, and that no client acknowledges meanwhile."""
     load = Load(PEERS, PEERS, ALONE * AT_ONCE)
-    run_of = Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD))
+    template = run_template()
     result_of = Template(packets.result(MARK, 1, PAYLOAD, ENCODING_BYTES))
     for _ in range(ALONE):
-        for client in load.clients:
-            client.say(b"".join([run_of.of(load.cookie()) for _ in range(AT_ONCE)]))
+        submit(load, template)
     held = [worker.take() for worker in load.workers]
     load.clear()
     told = 0

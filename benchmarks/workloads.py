@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 KIB = 1024
+Item = TypeVar("Item")
 
 
 class System(StrEnum):
@@ -148,6 +150,12 @@ def select_idle(pattern: str | None, *, nats: bool) -> list[IdleWorkload]:
     return chosen
 
 
+def rotated(items: Sequence[Item], number: int) -> list[Item]:
+    """The order of round `number` (from 0): another one goes first each round, so that none always has the machine first."""
+    first = number % len(items) if items else 0
+    return [*items[first:], *items[:first]]
+
+
 def turns(workloads: Sequence[Workload], number: int) -> list[Workload]:
     """The order of round `number` (from 0): shape by shape, and within a shape another system goes first each round.
 
@@ -156,6 +164,5 @@ def turns(workloads: Sequence[Workload], number: int) -> list[Workload]:
     order: list[Workload] = []
     for shape in dict.fromkeys(workload.shape for workload in workloads):
         group = [workload for workload in workloads if workload.shape == shape]
-        first = number % len(group)
-        order += group[first:] + group[:first]
+        order += rotated(group, number)
     return order

@@ -5,20 +5,17 @@ acknowledgements, which is the cheapest that RabbitMQ offers. A message is three
 """
 
 import struct
-from collections.abc import Iterable
 from time import perf_counter_ns
 
-from benchmarks.generators.closed_loop import Batch, Client, Worker
+from benchmarks.generators.closed_loop import ID_BYTES, Batch, Client, Worker
 from benchmarks.generators.connection import Connection
 from benchmarks.generators.recorder import Recorder
 
 PREFACE = b"AMQP\x00\x00\x09\x01"
 QUEUE = b"bench"
 REPLY_TO = b"amq.rabbitmq.reply-to"
-ID_BYTES = 9
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 _END = b"\xce"
-_COUNT = struct.Struct(">BQ").pack
 _CONNECTION, _CHANNEL, _QUEUE, _BASIC = 10, 20, 50, 60
 _DELIVER = struct.pack(">HH", _BASIC, 60)
 
@@ -99,10 +96,6 @@ class AmqpClient(Client):
         name = f"AMQP client {number}"
         super().__init__(name, recorder, PREFACE, frame_length, in_flight=in_flight, batch=batch)
         self._opens = _Conversation(self, _consume(REPLY_TO))
-
-    def fresh(self, places: Iterable[int], count: int) -> list[bytes]:
-        """The place and the count of each new request."""
-        return [_COUNT(place, number) for number, place in enumerate(places, count)]
 
     def data_received(self, data: bytes) -> None:
         """Answers: of each the body is what counts."""

@@ -5,6 +5,7 @@ without a lookup. A job's id is new each time: the place and a count.
 """
 
 import asyncio
+import struct
 from collections.abc import Iterable
 from time import perf_counter_ns
 
@@ -13,6 +14,10 @@ from benchmarks.generators.framing import FrameLength
 from benchmarks.generators.recorder import Recorder
 
 LARGE_BYTES = 16_384
+ID_BYTES = 9
+"""Of an id, unless a protocol has it otherwise."""
+
+_ID = struct.Struct(">BQ").pack
 PLACES_MAX = 64
 """Places of one client: what fits into one character of a NATS subject."""
 
@@ -58,8 +63,8 @@ class Client(Connection):
         return []
 
     def fresh(self, places: Iterable[int], count: int) -> list[bytes]:
-        """New ids for jobs at `places`; the jobs so far are `count`."""
-        raise NotImplementedError
+        """New ids for jobs at `places`; the jobs so far are `count`. These are the place in a byte and the count in eight."""
+        return [_ID(place, number) for number, place in enumerate(places, count)]
 
     def start(self) -> None:
         """Send the first jobs, one for each place."""

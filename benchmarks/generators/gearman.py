@@ -5,10 +5,9 @@ woken, and asks again. Each job has its id in its data, and so has its answer.
 """
 
 import struct
-from collections.abc import Iterable
 from time import perf_counter_ns
 
-from benchmarks.generators.closed_loop import Batch, Client, Worker
+from benchmarks.generators.closed_loop import ID_BYTES, Batch, Client, Worker
 from benchmarks.generators.recorder import Recorder
 
 _HEADER = struct.Struct(">4sII")
@@ -16,8 +15,6 @@ _HEADER_BYTES = 12
 CAN_DO, PRE_SLEEP, NOOP, SUBMIT_JOB, JOB_CREATED, GRAB_JOB, NO_JOB, JOB_ASSIGN = 1, 4, 6, 7, 8, 9, 10, 11
 WORK_COMPLETE, ECHO_REQ, ECHO_RES = 13, 16, 17
 FUNCTION = b"bench"
-ID_BYTES = 9
-_COUNT = struct.Struct(">BQ").pack
 
 
 def packet(kind: int, body: bytes = b"") -> bytes:
@@ -47,10 +44,6 @@ class GearmanClient(Client):
         batch = Batch(job[:at], job[at + ID_BYTES :])
         opening = packet(ECHO_REQ, b"ready")
         super().__init__(f"Gearman client {number}", recorder, opening, frame_length, in_flight=in_flight, batch=batch)
-
-    def fresh(self, places: Iterable[int], count: int) -> list[bytes]:
-        """The place and the count of each new job."""
-        return [_COUNT(place, number) for number, place in enumerate(places, count)]
 
     def data_received(self, data: bytes) -> None:
         """JOB_CREATED, which says nothing, and WORK_COMPLETE."""

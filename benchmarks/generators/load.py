@@ -41,9 +41,9 @@ async def run_load(spec: Spec) -> LoadResult:
         recorder.begin()
         await _pause(spec.window_s, recorder)
         result = recorder.end()
+    finally:
         if clock is not None:
             clock.stop()
-    finally:
         for connection in opened:
             connection.close()
     if not result.jobs:

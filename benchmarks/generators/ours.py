@@ -4,7 +4,6 @@ The numbers are written out here and not imported: the generator measures what t
 """
 
 import struct
-from collections.abc import Iterable
 from time import perf_counter_ns
 
 import msgspec
@@ -27,7 +26,6 @@ _MANY = 4096
 _RUNS = bytes([RUN]) * _MANY
 _RESULTS = bytes([RESULT]) * _MANY
 _OKS = bytes(_MANY)
-_COUNT = struct.Struct(">BQ").pack
 
 
 def frame(
@@ -93,10 +91,6 @@ class OurClient(Client):
         self._answer = 0  # Size of a RESULT frame, once one was seen.
         self._acks = acks
         self._received = self._told = self._told_at = self._untold_bytes = 0
-
-    def fresh(self, places: Iterable[int], count: int) -> list[bytes]:
-        """The place and the count of each new job."""
-        return [_COUNT(place, number) for number, place in enumerate(places, count)]
 
     def data_received(self, data: bytes) -> None:
         """RESULTs, mostly: whole ones of the usual size are told apart by their types and codes alone."""

@@ -2,6 +2,7 @@
 
 relay.c          a byte relay in C: the floor under all brokers
 servers.py       where the servers are found, and how each is started and ends
-python_users.py  what a Python user would pick, through its own client library: Celery, Dask, and ours
-celery_app.py    the task that Celery's workers run
+libraries.py     what a Python user would pick, through its own client library: ours, nats-py, Celery, Dask
+client_load.py   the client process of each of them
+our_worker.py, nats_worker.py, celery_app.py    what their workers run
 """

@@ -24,7 +24,7 @@ from benchmarks.process import choose_cores, leave_in_order
 from benchmarks.report import Table, load_table, print_table
 from benchmarks.stats import Spread, spread
 from benchmarks.summary import Record, Summary, summarise
-from benchmarks.workloads import LARGE, MANY_JOBS, MANY_PEERS, ONE, SMALL, Socket, System, Workload, turns
+from benchmarks.workloads import LARGE, MANY_JOBS, MANY_PEERS, ONE, SMALL, Socket, System, Workload, rotated, turns
 
 COMPILED = Path(__file__).parents[2] / ".venv-compiled" / "bin" / "python"
 PEERS = (System.RELAY, System.COMPILED, System.BINARY, System.NATS, System.GEARMAN, System.REDIS, System.RABBITMQ)
@@ -160,8 +160,7 @@ def open_rounds(systems: Sequence[System], options: argparse.Namespace, bench: B
     wanted = [(system, rate) for rate in RATES for system in systems if options.only in f"open-{system}-{rate} open loop"]
     found: dict[tuple[System, int], list[Record]] = {pair: [] for pair in wanted}
     for number in range(options.rounds):
-        for place in range(len(wanted)):
-            system, rate = wanted[(place + number) % len(wanted)]
+        for system, rate in rotated(wanted, number):
             workload = Workload(system, Socket.TCP, MANY_JOBS)
             found[system, rate].append(_measured(workload, number + 1, bench, rate, f"open-{system}-{rate}"))
     return [open_summary(system, rate, records) for (system, rate), records in found.items()]
@@ -199,7 +198,7 @@ def show(
         print_table(open_table(opened))
     if through:
         columns = ("", "jobs/s", "client µs", "workers µs", "broker µs", "p50 ms", "p99 ms", "note")
-        print_table(Table("Through the client libraries: processor time a job", columns, libraries.ratio_rows(through)))
+        print_table(Table("Through the client libraries: processor time a job", columns, libraries.rows(through)))
 
 
 def open_table(opened: Sequence[OpenSummary]) -> Table:

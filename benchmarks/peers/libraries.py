@@ -8,11 +8,13 @@ two of them make of it, and the processor time of each is told apart.
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import nats_server
@@ -21,7 +23,7 @@ from benchmarks.errors import BenchError, Missing
 from benchmarks.peers import servers
 from benchmarks.process import Child, Cores, pinned
 from benchmarks.procstat import read_cpu
-from benchmarks.workloads import Socket, System
+from benchmarks.workloads import Socket, System, rotated
 
 CHECKOUT = Path(__file__).parents[2]
 PYTHON = CHECKOUT / ".venv-peers" / "bin" / "python"
@@ -56,8 +58,6 @@ def measure(library: str, in_flight: int, setting: Setting) -> dict[str, Any]:
     """Jobs, latencies, and the processor time of client, workers and broker in one window.
 
     Raises BenchError, or Missing if a part is not on this machine."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="rcb-bench-") as name:
         directory = Path(name)
         with _parts(library, setting, directory) as parts:
@@ -97,7 +97,7 @@ def _cpu(children: Sequence[Child]) -> int:
 @contextmanager
 def _parts(library: str, setting: Setting, directory: Path) -> Iterator[Parts]:
     if library not in ("ours", "ours-compiled") and not PYTHON.exists():
-        raise Missing(f"{library} is not installed: make .venv-peers")
+        raise Missing(f"{library} is not installed: make bench-peers")
     make = {"nats-py": _nats, "celery": _celery, "dask": _dask}.get(library)
     with ExitStack() as stack:
         yield make(stack, setting, directory) if make else _ours(stack, setting, directory, library == "ours-compiled")
@@ -155,34 +155,19 @@ def _dask(stack: ExitStack, setting: Setting, directory: Path) -> Parts:
     return Parts(broker, [worker], url, str(PYTHON))
 
 
-def ratio_rows(found: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
+def rows(found: dict[str, list[dict[str, Any]]]) -> list[tuple[str, ...]]:
     """A row for each library and number of jobs in flight: medians over the rounds."""
-    from statistics import median
-
-    rows = []
+    told = []
     for name, rounds in found.items():
         figures = [one for one in rounds if "error" not in one]
         if not figures:
-            rows.append((name, *["–"] * 6, str(rounds[0]["error"])[:80]))
+            told.append((name, *["–"] * 6, str(rounds[0]["error"])[:80]))
             continue
-
-        def middle(of: Any, figures: list[dict[str, Any]] = figures) -> float:
-            return float(median(of(one) for one in figures))
-
-        each = [
-            middle(lambda one, key=key: one[f"{key}_cpu_ns"] / 1e3 / one["jobs"]) for key in ("client", "workers", "broker")
-        ]
-        rows.append(
-            (
-                name,
-                f"{middle(lambda one: one['jobs'] / one['seconds']):,.0f}",
-                *[f"{value:,.1f}" for value in each],
-                f"{middle(lambda one: one['p50_ns']) / 1e6:.2f}",
-                f"{middle(lambda one: one['p99_ns']) / 1e6:.2f}",
-                "",
-            )
-        )
-    return rows
+        done = median(one["jobs"] / one["seconds"] for one in figures)
+        each = [median(one[f"{who}_cpu_ns"] / 1e3 / one["jobs"] for one in figures) for who in ("client", "workers", "broker")]
+        late = [median(one[f"{part}_ns"] / 1e6 for one in figures) for part in ("p50", "p99")]
+        told.append((name, f"{done:,.0f}", *[f"{value:,.1f}" for value in each], *[f"{value:.2f}" for value in late], ""))
+    return told
 
 
 def measure_all(
@@ -192,8 +177,7 @@ def measure_all(
     found: dict[str, list[dict[str, Any]]] = {f"{name}, {count} in flight": [] for count in in_flights for name in names}
     for number in range(rounds):
         for count in in_flights:
-            for place in range(len(names)):
-                name = names[(place + number) % len(names)]
+            for name in rotated(names, number):
                 began = time.monotonic()
                 try:
                     figures = measure(name, count, setting)

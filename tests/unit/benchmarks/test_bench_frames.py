@@ -1,6 +1,5 @@
 """The frames that the generators send, and how they take apart what they receive."""
 
-import asyncio
 import json
 
 import pytest
@@ -10,6 +9,7 @@ from benchmarks.generators.closed_loop import Batch
 from benchmarks.generators.framing import HEAD_BYTES, Framing
 from benchmarks.generators.recorder import Recorder
 from reasonchip_broker.peer.receipts import BYTES_MAX, DELAY_S, RESULTS_MAX
+from tests.unit.benchmarks.transport import Transport
 
 # Recorded from existing ReasonChip peers.
 CAPTURED_REGISTER = (
@@ -20,20 +20,6 @@ CAPTURED_RUN = (
     b'\x00\x00\x00\xce{"packet_type":"RUN","cookie":"0499c366-b04b-4d9a-8ad7-13389005a2b2","capacity":null,"pipeline":"echo",'
     b'"variables":"{\\"x\\": \\"hello\\"}","detach":false,"rc":null,"error":null,"stacktrace":null,"result":null}'
 )
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self):
-        super().__init__()
-        self.written = b""
-
-    def write(self, data):
-        self.written += data
-
-    def writelines(self, parts):
-        self.written += b"".join(parts)
 
 
 @pytest.fixture

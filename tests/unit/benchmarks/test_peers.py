@@ -116,8 +116,8 @@ def test_a_library_that_is_not_installed_is_missing(monkeypatch, tmp_path):
         with pytest.raises(Missing):
             libraries.measure(name, 1, setting)
     found = libraries.measure_all(["celery"], [1], 1, setting)
-    ((name, *_, note),) = libraries.ratio_rows(found)
-    assert (name, "make .venv-peers" in note) == ("celery, 1 in flight", True)
+    ((name, *_, note),) = libraries.rows(found)
+    assert (name, "make bench-peers" in note) == ("celery, 1 in flight", True)
 
 
 def test_what_ends_before_the_window_is_not_counted_and_its_end_is_said_once(monkeypatch, capsys):

@@ -1,6 +1,5 @@
 """The protocols of what we are compared with: what the generators say in them, and what they make of what they hear."""
 
-import asyncio
 import struct
 
 import pytest
@@ -10,24 +9,7 @@ from benchmarks.generators.nats import inbox
 from benchmarks.generators.open_loop import OpenNatsClient, OpenOurClient
 from benchmarks.generators.recorder import Recorder
 from benchmarks.generators.relay import RelayedClient, RelayedWorker
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self):
-        super().__init__()
-        self.written = b""
-
-    def write(self, data):
-        self.written += data
-
-    def writelines(self, parts):
-        self.written += b"".join(parts)
-
-    def take(self):
-        written, self.written = self.written, b""
-        return written
+from tests.unit.benchmarks.transport import Transport
 
 
 @pytest.fixture

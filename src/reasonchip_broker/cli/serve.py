@@ -1,7 +1,6 @@
 """`reasonchip-broker serve`."""
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -16,6 +15,7 @@ from reasonchip_broker.cli import logs, loop
 from reasonchip_broker.cli.command import Command, json_option
 from reasonchip_broker.cli.exits import Exit, Fault
 from reasonchip_broker.cli.listeners import EXPOSE_FLAG, listeners, ready_urls
+from reasonchip_broker.cli.memory import settle_memory
 from reasonchip_broker.cli.output import emit, emit_json
 from reasonchip_broker.cli.settings import (
     DEFAULTS,
@@ -134,7 +134,7 @@ async def _serve(settings: Settings, config: Path | None = None, *, exposed: boo
     except ListenError as error:
         raise Fault(f"{error}; choose another address with --clients or --workers", Exit.UNREACHABLE) from error
     try:
-        _settle_memory()
+        settle_memory()
         if as_json:
             emit_json({"ready": True, "clients": broker.client_urls, "workers": broker.worker_urls})
         else:
@@ -196,10 +196,3 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):
             pass  # Some systems refuse their own hard limit; the soft one then has to do.
-
-
-def _settle_memory() -> None:
-    """No cyclic collection: with a million jobs it would stop the loop for half a second and find nothing: jobs have no cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()

@@ -4,12 +4,14 @@ A decoder is fed whatever the network gave, in pieces of any size, and returns e
 of a frame is its *routing view*: the fields of its header, and the frame's own bytes, which travel on unchanged; meta and payload
 are read from those bytes only by whoever needs them (`binary.py`).
 
-Three rules shape the code. A frame's length is judged on its header, before anything of it is kept. A frame that comes in many
-pieces is joined once, when its last piece is there. And an error ends the stream, but what was complete before it still counts:
-`feed` returns those frames, and `failure` tells why there will be no more.
+Four rules shape the code. A frame's length is judged on its header, before anything of it is kept. A frame that comes in many
+pieces is joined once, when its last piece is there. A large one is not joined: it has its place as soon as enough of it has come,
+where its bytes go as they come, and where who reads from the network can put them himself (`place`). And an error ends the
+stream, but what was complete before it still counts: `feed` returns those frames, and `failure` tells why there will be no more.
 """
 
 from abc import ABC, abstractmethod
+from io import BytesIO
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -51,6 +53,15 @@ _LENGTH: Final = Struct(">I")
 _PIECE_BYTES: Final = 1024
 """Pieces of a frame that are smaller are put together as they come, which copies each byte of them some hundred times at the worst."""
 
+LARGE_BYTES: Final = 32 * 1024
+"""A frame of this size has a place of its own while it comes."""
+
+BULK_BYTES: Final = 256 * 1024
+"""A frame of this size is worth two more calls for each read, and smaller reads where the next one begins."""
+
+_PLACE_FACTOR: Final = 64
+"""How much more memory a peer may make us take than it has sent of a frame."""
+
 
 class FrameDecoder(ABC):
     """A sans-I/O decoder of length-prefixed frames: what the two protocols have in common.
@@ -59,7 +70,7 @@ class FrameDecoder(ABC):
     to be no stream of frames; from then on nothing more comes out.
     """
 
-    __slots__ = ("_chunks", "_have", "_need", "_skip", "_small", "failure", "frame_bytes_max")
+    __slots__ = ("_chunks", "_have", "_need", "_place", "_skip", "_small", "_whole", "bulky", "failure", "frame_bytes_max")
 
     def __init__(self, frame_bytes_max: int) -> None:
         self.frame_bytes_max = frame_bytes_max
@@ -69,6 +80,12 @@ class FrameDecoder(ABC):
         self._have = 0
         self._need = 0
         self._skip = 0
+        self._whole: BytesIO | None = None
+        """The frame of which a part has come, where it is large."""
+        self._place: memoryview | None = None
+        """Its bytes."""
+        self.bulky = False
+        """Whether what has begun is so large that it pays to have it written to its `place`."""
 
     @property
     def incomplete(self) -> bool:
@@ -83,65 +100,110 @@ class FrameDecoder(ABC):
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; return the frames that they complete, in order."""
         frames: list[Frame] = []
+        begin, end = 0, len(data)
         while self._have or self._skip:
-            if self.failure is not None:
-                return frames
             if self._skip:
-                skipped = min(self._skip, len(data))
+                skipped = min(self._skip, end - begin)
                 self._skip -= skipped
-                data = data[skipped:]
+                begin += skipped
                 if self._skip:
                     return frames
                 continue
-            have = self._have + len(data)
-            if have < self._need:
-                self._keep(data)
+            after = begin + self._need - self._have
+            if after > end:
+                self._keep(data[begin:] if begin else data)
                 return frames
-            cut = self._need - self._have
-            self._chunks.append(self._small)
-            self._chunks.append(data[:cut])
-            whole = b"".join(self._chunks)
-            self._chunks = []
-            self._small = b""
-            self._have = 0
-            rest = self._parse(whole, frames)
-            data = data[cut:]
+            whole = self._complete(data, begin, after)
+            begin = after
+            rest = self._parse(whole, 0, frames)
             if rest < len(whole):
-                self._hold(whole[rest:])
-                if not data:
-                    return frames
-        if data and self.failure is None:
-            rest = self._parse(data, frames)
-            if rest < len(data) and self.failure is None:
-                self._hold(data[rest:] if rest else data)
+                # Its length, or its header, is known now.
+                self._hold(whole, rest)
+        if begin < end and self.failure is None:
+            rest = self._parse(data, begin, frames)
+            if rest < end and self.failure is None:
+                self._hold(data, rest)
         return frames
 
-    def _hold(self, data: bytes) -> None:
-        self._chunks = [data]
-        self._have = len(data)
+    @property
+    def place(self) -> memoryview | None:
+        """Where the next bytes of the stream belong, if a large frame has begun: they may be written there, instead of fed.
+
+        Its last byte is to be fed: whoever wrote the others may hold on to the place until it returns from telling so."""
+        place = self._place
+        return place[self._have : self._need - 1] if place is not None and self._have < self._need - 1 else None
+
+    def filled(self, size: int) -> None:
+        """So many bytes were written to `place`."""
+        self._have += size
+
+    def _hold(self, data: bytes, begin: int) -> None:
+        """Keep the first bytes of a frame, whose size, so far as it is known, is `_need`."""
+        size = len(data) - begin
+        self._have = size
+        if LARGE_BYTES <= self._need <= size * _PLACE_FACTOR:
+            self._make_place()[:size] = memoryview(data)[begin:]
+        else:
+            self._chunks = [data[begin:] if begin else data]
 
     def _keep(self, data: bytes) -> None:
         """Keep the next piece of a frame. Small ones are put together, or the list of them would be larger than they are."""
-        self._have += len(data)
-        if len(data) >= _PIECE_BYTES:
+        have = self._have
+        self._have = after = have + len(data)
+        place = self._place
+        if place is not None:
+            place[have:after] = data
+        elif LARGE_BYTES <= self._need <= after * _PLACE_FACTOR:
+            self._make_place()[:after] = b"".join([*self._chunks, self._small, data])
+            self._chunks = []
+            self._small = b""
+        elif len(data) >= _PIECE_BYTES:
             self._chunks.append(self._small)
             self._chunks.append(data)
             self._small = b""
-            return
-        small = self._small
-        self._small = small + data if len(small) + len(data) <= _PIECE_BYTES else data
-        if self._small is data:
-            self._chunks.append(small)
+        else:
+            small = self._small
+            self._small = small + data if len(small) + len(data) <= _PIECE_BYTES else data
+            if self._small is data:
+                self._chunks.append(small)
+
+    def _make_place(self) -> memoryview:
+        # What a BytesIO was made of it owns, if nobody else does: it can be written to, and be had as bytes, without being copied, if
+        # nobody has a view of it any more.
+        self._whole = BytesIO(bytes(self._need))
+        self._place = place = self._whole.getbuffer()
+        self.bulky = self._need >= BULK_BYTES
+        return place
+
+    def _complete(self, data: bytes, begin: int, end: int) -> bytes:
+        """All of a frame, or of the part of it that was needed, whose last bytes are these of `data`."""
+        place, whole = self._place, self._whole
+        if place is not None and whole is not None:
+            place[self._have :] = memoryview(data)[begin:end]
+            place.release()
+            complete = whole.getvalue()
+            self._place = self._whole = None
+            self.bulky = False
+        else:
+            self._chunks.append(self._small)
+            self._chunks.append(data[begin:end])
+            complete = b"".join(self._chunks)
+            self._chunks = []
+            self._small = b""
+        self._have = 0
+        return complete
 
     @abstractmethod
-    def _parse(self, data: bytes, frames: list[Frame]) -> int:
-        """Append the complete frames of `data`; return where the incomplete one begins, with `_need` set to its size so far
-        known."""
+    def _parse(self, data: bytes, begin: int, frames: list[Frame]) -> int:
+        """Append the complete frames of `data`, from `begin` on; return where the incomplete one begins, with `_need` set to its size
+        so far known."""
 
     def _fail(self, message: str, reason: CloseReason) -> None:
         self.failure = RemoteProtocolError(message, reason)
         self._chunks = []
         self._small = b""
+        self._place = self._whole = None
+        self.bulky = False
         self._have = 0
         self._skip = 0
 
@@ -158,8 +220,8 @@ class BinaryDecoder(FrameDecoder):
         super().__init__(frame_bytes_max)
         self.strict = strict
 
-    def _parse(self, data: bytes, frames: list[Frame]) -> int:
-        offset: i64 = 0
+    def _parse(self, data: bytes, begin: int, frames: list[Frame]) -> int:
+        offset: i64 = begin
         end: i64 = len(data)
         last = end - HEADER_BYTES
         limit: i64 = self.frame_bytes_max
@@ -181,7 +243,9 @@ class BinaryDecoder(FrameDecoder):
                 if after > end:
                     self._need = after - offset
                     return offset
-                frames.append((kind, cookie, data[offset:after], code, attempt, number, meta_length))
+                # A slice of all is made by copying where this is compiled.
+                raw = data if compiled and not offset and after == end else data[offset:after]
+                frames.append((kind, cookie, raw, code, attempt, number, meta_length))
             elif length <= limit or self.strict:
                 return self._refuse(length, meta_length, end)
             else:

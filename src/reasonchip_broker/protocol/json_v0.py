@@ -92,8 +92,8 @@ class JsonDecoder(FrameDecoder):
         super().__init__(frame_bytes_max)
         self._fast = _fast_run if role == Role.CLIENT else _fast_result
 
-    def _parse(self, data: bytes, frames: list[Frame]) -> int:
-        offset = 0
+    def _parse(self, data: bytes, begin: int, frames: list[Frame]) -> int:
+        offset = begin
         end = len(data)
         fast, limit = self._fast, self.frame_bytes_max
         while end - offset >= LENGTH_BYTES:

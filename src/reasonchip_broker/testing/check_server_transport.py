@@ -277,6 +277,23 @@ async def large_frames_pass_both_ways_at_once(implementation: Implementation) ->
             require(frame[2] == numbered(frame[5], 8 * MIB), "a large frame arrives as it was sent")
 
 
+async def frames_of_all_sizes_come_whole_in_order(implementation: Implementation) -> None:
+    """Large ones, which may have a way of their own, before, among and after small ones; many, or few, in a write."""
+    sizes = (0, MIB, 100, 300 * KIB, *(100 * KIB for _ in range(20)), *(10 for _ in range(200)), 2 * MIB, 2 * MIB, 0)
+    frames = [numbered(number, size) for number, size in enumerate(sizes)]
+    numbers = list(range(len(sizes)))
+    async with stage(implementation) as it:
+        peer, connection = await it.open()
+        for number, frame in enumerate(frames):
+            peer.live.write(frame)
+            if sizes[number] < 100:
+                await it.until_received(connection, numbers[: number + 1])
+        peer.live.writelines(frames)
+        await it.until_received(connection, [*numbers, *numbers])
+        got = [frame[2] for frame in it.recorder.frames[connection]]
+        require(got == [*frames, *frames], "a frame of any size arrives as it was sent")
+
+
 # Back-pressure
 
 
@@ -445,6 +462,7 @@ CHECKS: tuple[Check, ...] = (
     stop_frees_the_address_and_leaves_connections_alone,
     frames_arrive_whole_in_order_however_they_are_cut,
     large_frames_pass_both_ways_at_once,
+    frames_of_all_sizes_come_whole_in_order,
     a_peer_that_does_not_read_is_not_read_from,
     a_frame_larger_than_every_limit_is_admitted_alone,
     the_hard_cap_ends_a_connection,

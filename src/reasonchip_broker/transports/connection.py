@@ -21,11 +21,12 @@ from reasonchip_broker.limits import HANDSHAKE_FRAME_BYTES_MAX, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, Frame, FrameDecoder
+from reasonchip_broker.transports.bulk import BulkReader
 from reasonchip_broker.transports.flusher import Flusher
 
 _PREFACE_BYTES: Final = len(PREFACE)
-_JOIN_BYTES_MAX: Final = 256 * 1024
-"""Up to this much, one joined write is cheaper than handing over the pieces; above, the copy costs more."""
+_JOIN_BYTES_MAX: Final = 8 * 1024
+"""Frames up to this size, on average, are joined to be written; to copy larger ones costs more than to hand over each."""
 
 _SLICE_BYTES: Final = 64 * 1024
 """What a TLS transport is given at a time."""
@@ -100,6 +101,7 @@ class Connection(asyncio.Protocol):
         "id",
         "json_queue",
         "known",
+        "reads_in_bulk",
         "reason",
         "role",
     )
@@ -127,6 +129,8 @@ class Connection(asyncio.Protocol):
         self.address = ""
         self.reason: CloseReason | None = None
         """Why it ended; None as long as it lives."""
+        self.reads_in_bulk = False
+        """Whether a `BulkReader` stands between the transport and this."""
         self._serves = dialect is None
         """Whether this is the listening end. If both ends stopped reading until the other reads, neither ever would again."""
         self._handler = handler
@@ -230,7 +234,7 @@ class Connection(asyncio.Protocol):
             return
         size = sum(map(len, outbox))
         self._handed_bytes += size
-        if size <= _JOIN_BYTES_MAX:
+        if size <= _JOIN_BYTES_MAX * len(outbox):
             transport.write(b"".join(outbox))
         else:
             transport.writelines(outbox)
@@ -339,6 +343,15 @@ class Connection(asyncio.Protocol):
             self._offend(decoder.failure)
         elif self._encodes:
             self._time_frame(decoder.incomplete, begun=bool(frames))
+        if decoder.bulky and not self.reads_in_bulk:
+            self._read_in_bulk(decoder)
+
+    def _read_in_bulk(self, decoder: FrameDecoder) -> None:
+        transport = self._transport
+        # Only a socket's bytes can be had without a copy.
+        if transport is not None and not self._encrypts and transport.get_extra_info("socket") is not None:
+            self.reads_in_bulk = True
+            BulkReader(self, decoder, transport)
 
     def _detect(self, data: bytes) -> None:
         head = self._head = self._head + data

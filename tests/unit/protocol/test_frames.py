@@ -10,8 +10,10 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, PacketType
 from reasonchip_broker.protocol.frames import (
+    BULK_BYTES,
     HEADER,
     HEADER_BYTES,
+    LARGE_BYTES,
     LENGTH_MIN,
     MALFORMED,
     OVERSIZED,
@@ -218,6 +220,92 @@ def test_row_8_memory_is_what_was_received_even_in_the_smallest_pieces() -> None
     assert decoder.buffered_bytes == len(raw) - 2
     assert grown <= 2 * len(raw) + 64 * KIB
     assert [frame[2] for frame in decoder.feed(raw[-2:])] == [raw]
+
+
+def large(payload_bytes: int, number: int = 0) -> bytes:
+    return encode(
+        PacketType.RUN, number=number, cookie=COOKIE, meta=b"m" * 9, payload=b"0123456789abcdef" * (payload_bytes // 16)
+    )
+
+
+def written_to_its_place(decoder: BinaryDecoder, stream: bytes, at_once: int) -> list[Frame]:
+    """The frames of a stream: so many bytes are fed at once, or, where there is a place, written there."""
+    frames: list[Frame] = []
+    begin = 0
+    while begin < len(stream):
+        place = decoder.place
+        piece = stream[begin : begin + (at_once if place is None else len(place))]
+        begin += len(piece)
+        if place is None:
+            frames += decoder.feed(piece)
+        else:
+            place[: len(piece)] = piece
+            decoder.filled(len(piece))
+            place.release()
+            frames += decoder.feed(b"")
+    return frames
+
+
+@pytest.mark.parametrize("size", [LARGE_BYTES, 100 * KIB, BULK_BYTES, MIB])
+@pytest.mark.parametrize("at_once", [HEADER_BYTES, 1000, 16 * KIB, 64 * KIB, 250 * KIB])
+def test_row_7_large_frames_come_out_the_same_however_they_are_cut_and_whoever_writes_them(size: int, at_once: int) -> None:
+    frames = [large(size, 1), golden("ping"), large(size - HEADER_BYTES - 9, 2), large(LARGE_BYTES // 2, 3), large(size, 4)]
+    stream = b"".join(frames)
+    whole = BinaryDecoder(16 * MIB).feed(stream)
+    assert [frame[2] for frame in whole] == frames
+    cut, placed = BinaryDecoder(16 * MIB), BinaryDecoder(16 * MIB)
+    assert feed_all(cut, split_at(stream, *range(at_once, len(stream), at_once))) == whole
+    assert written_to_its_place(placed, stream, at_once) == whole
+    assert not cut.incomplete
+    assert not placed.incomplete
+    assert placed.place is None
+
+
+def test_a_frame_that_is_all_that_was_read_is_not_copied() -> None:
+    raw = large(100 * KIB)
+    assert BinaryDecoder(16 * MIB).feed(raw)[0][2] is raw
+
+
+def test_a_large_frame_in_pieces_is_in_memory_once() -> None:
+    raw = large(4 * MIB)
+    decoder = BinaryDecoder(16 * MIB)
+    pieces = split_at(raw, *range(128 * KIB, len(raw), 128 * KIB))
+    tracemalloc.start()
+    try:
+        frames = feed_all(decoder, pieces)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert frames[0][2] == raw
+    assert most < len(raw) + 512 * KIB
+
+
+def test_a_large_frame_has_a_place_only_once_some_of_it_has_come() -> None:
+    raw = large(8 * MIB)
+    decoder = BinaryDecoder(16 * MIB)
+    tracemalloc.start()
+    try:
+        assert feed_all(decoder, [raw[:HEADER_BYTES], raw[HEADER_BYTES : 100 * KIB]]) == []
+        assert decoder.place is None
+        assert tracemalloc.get_traced_memory()[1] < 256 * KIB
+    finally:
+        tracemalloc.stop()
+    decoder.feed(raw[100 * KIB : 150 * KIB])
+    place = decoder.place
+    assert place is not None
+    assert len(place) == len(raw) - 150 * KIB - 1
+    assert decoder.buffered_bytes == 150 * KIB
+
+
+def test_only_a_frame_that_is_worth_it_is_to_be_written_to_its_place() -> None:
+    decoder = BinaryDecoder(16 * MIB)
+    small, bulky = large(BULK_BYTES // 2), large(BULK_BYTES)
+    decoder.feed(small[:-1])
+    assert not decoder.bulky
+    decoder.feed(small[-1:] + bulky[: 64 * KIB])
+    assert decoder.bulky
+    decoder.feed(bulky[64 * KIB :])
+    assert not decoder.bulky
 
 
 def test_row_8_before_the_handshake_a_frame_over_the_limit_ends_the_stream_on_its_length_alone() -> None:

@@ -52,10 +52,12 @@ def test_what_is_sent_in_one_turn_is_one_write_in_order() -> None:
     assert rig.transport.writes[1:] == [numbered(4)]
 
 
-def test_much_is_handed_over_in_pieces_rather_than_copied() -> None:
+@pytest.mark.parametrize("size", [16 * KIB, 200 * KIB])
+def test_large_frames_are_handed_over_one_by_one_rather_than_copied(size: int) -> None:
     rig = binary()
-    rig.send(numbered(1, 200 * KIB), numbered(2, 200 * KIB))
-    assert rig.transport.writes == [numbered(1, 200 * KIB), numbered(2, 200 * KIB)]
+    frames = [numbered(1, size), numbered(2), numbered(3, size)]
+    rig.send(*frames)
+    assert rig.transport.writes == frames
 
 
 def test_over_the_mark_frames_wait_and_the_peer_is_not_read_from() -> None:

@@ -33,9 +33,9 @@ class Bench:
     idle_connections: int
 
 
-def measure(workload: Workload, bench: Bench, rate: float = 0) -> dict[str, Any]:
-    """The figures of one window (as `LoadResult` has them), of an open loop with so many jobs a second if there is a `rate`. Raises
-    BenchError if it could not be measured."""
+def measure(workload: Workload, bench: Bench, rate: float = 0, *, chunks: bool = False) -> dict[str, Any]:
+    """The figures of one window (as `LoadResult` has them), of an open loop with so many jobs a second if there is a `rate`; with
+    `chunks` those of jobs that send progress (`ChunksResult`). Raises BenchError if it could not be measured."""
     shape = workload.shape
     workers, capacity = shape.workers, shape.capacity
     if workload.system is System.REDIS:
@@ -55,6 +55,7 @@ def measure(workload: Workload, bench: Bench, rate: float = 0) -> dict[str, Any]
             window_s=bench.window_s,
             acks=bench.acks,
             rate=rate,
+            chunks=chunks,
         )
         return _generate(spec, broker, bench, directory, bench.warmup_s + bench.window_s + SPARE_S)
 

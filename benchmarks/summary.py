@@ -80,7 +80,7 @@ _METRICS: dict[str, Metric] = {
 }
 
 
-def _by_round(records: Sequence[Record], name: str, metric: Metric) -> dict[int, float]:
+def by_round(records: Sequence[Record], name: str, metric: Metric) -> dict[int, float]:
     """One figure of one workload, by the number of the round."""
     return {
         record.round: metric(record.figures) for record in records if record.workload == name and record.figures is not None
@@ -93,13 +93,13 @@ def _failures(records: Sequence[Record], name: str) -> int:
 
 def summarise(workload: Workload, records: Sequence[Record]) -> Summary:
     """One line for `workload`."""
-    values = {key: spread(list(_by_round(records, workload.name, metric).values())) for key, metric in _METRICS.items()}
+    values = {key: spread(list(by_round(records, workload.name, metric).values())) for key, metric in _METRICS.items()}
 
     def ratio(key: str) -> Spread | None:
         if workload.system is System.NATS:
             return None
-        ours = _by_round(records, workload.name, _METRICS[key])
-        return spread(ratios(ours, _by_round(records, workload.baseline.name, _METRICS[key])))
+        ours = by_round(records, workload.name, _METRICS[key])
+        return spread(ratios(ours, by_round(records, workload.baseline.name, _METRICS[key])))
 
     return Summary(
         workload=workload.name,
@@ -116,9 +116,9 @@ def summarise_idle(workload: IdleWorkload, records: Sequence[Record]) -> IdleSum
     def kib(figures: dict[str, Any]) -> float:
         return float(figures["per_connection_bytes"]) / 1024
 
-    ours = _by_round(records, workload.name, kib)
-    theirs = _by_round(records, IdleWorkload(System.NATS).name, kib)
-    counts = _by_round(records, workload.name, lambda figures: figures["connections"])
+    ours = by_round(records, workload.name, kib)
+    theirs = by_round(records, IdleWorkload(System.NATS).name, kib)
+    counts = by_round(records, workload.name, lambda figures: figures["connections"])
     return IdleSummary(
         workload=workload.name,
         failures=_failures(records, workload.name),

@@ -12,8 +12,12 @@ parsed; otherwise `framing.py` takes it apart. Answers to one read leave in one 
     ours.py          the binary protocol
     json_v0.py       the JSON protocol of existing ReasonChip peers
     nats.py          the NATS text protocol
+    relay.py         the binary protocol, with nobody in between who speaks it
+    gearman.py, redis.py, amqp.py    those of other brokers
     peers.py         which peers belong to which system
     load.py          the measurement: connect, warm up, measure
+    open_loop.py     clients that send each job when it is due
+    chunks.py        jobs that send progress, and clients that follow them
     idle.py          many connections that do nothing
     __main__.py      reads a spec on stdin, prints what was measured
 """

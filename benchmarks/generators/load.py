@@ -32,14 +32,14 @@ async def run_load(spec: Spec) -> LoadResult:
                 await connect(spec.clients_url, connection)
                 opened.append(connection)
         await all_ready(opened, recorder)
-        await _pause(SETTLE_S, recorder)
+        await pause(SETTLE_S, recorder)
         if spec.rate:
             clock = Clock([client for client in clients if isinstance(client, OpenClient)], spec.rate)
         for client in clients if not spec.rate else ():
             client.start()
-        await _pause(spec.warmup_s, recorder)
+        await pause(spec.warmup_s, recorder)
         recorder.begin()
-        await _pause(spec.window_s, recorder)
+        await pause(spec.window_s, recorder)
         result = recorder.end()
     finally:
         if clock is not None:
@@ -51,7 +51,7 @@ async def run_load(spec: Spec) -> LoadResult:
     return result
 
 
-async def _pause(seconds: float, recorder: Recorder) -> None:
+async def pause(seconds: float, recorder: Recorder) -> None:
     """Wait, unless something fails."""
     await asyncio.wait({recorder.failed}, timeout=seconds)
     recorder.check()

@@ -41,7 +41,7 @@ def frame_length(data: bytes, position: int) -> int:
     return length
 
 
-def _other(connection: Connection, head: bytes) -> None:
+def other(connection: Connection, head: bytes) -> None:
     """What is not a message: a PING is answered, the first PONG says that what we sent was taken, an error ends the run."""
     if head.startswith(b"PING"):
         connection.transport.write(b"PONG\r\n")
@@ -85,7 +85,7 @@ class NatsClient(Client):
         if head.startswith(b"MSG "):
             self._answer = frame_length(head, 0)
             return True
-        _other(self, head)
+        other(self, head)
         return False
 
 
@@ -119,5 +119,5 @@ class NatsWorker(Worker):
         if head.startswith(b"MSG "):
             self._run = frame_length(head, 0)
             return True
-        _other(self, head)
+        other(self, head)
         return False

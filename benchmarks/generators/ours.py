@@ -59,23 +59,19 @@ def parts(whole: bytes, first: int, size: int) -> tuple[bytes, bytes]:
     return whole[:first], whole[first + size :]
 
 
-class _Conversation:
-    """What client and worker do with packets that are not jobs."""
+def pong(ping: bytes) -> bytes:
+    """The answer to a PING."""
+    return frame(PONG, number=int.from_bytes(ping[_NUMBER : _NUMBER + 4], "big"))
 
-    @staticmethod
-    def pong(ping: bytes) -> bytes:
-        """The answer to a PING."""
-        return frame(PONG, number=int.from_bytes(ping[_NUMBER : _NUMBER + 4], "big"))
 
-    @staticmethod
-    def describe(head: bytes) -> str:
-        """For an error: what came, with whatever its meta says."""
-        size = int.from_bytes(head[28:32], "big")
-        try:
-            meta = msgspec.msgpack.decode(head[_META : _META + size]) if size else {}
-        except msgspec.DecodeError:
-            meta = "a meta that does not decode"
-        return f"packet type {head[_TYPE]} with code {head[_CODE]} and {meta}"
+def describe(head: bytes) -> str:
+    """For an error: what came, with whatever its meta says."""
+    size = int.from_bytes(head[28:32], "big")
+    try:
+        meta = msgspec.msgpack.decode(head[_META : _META + size]) if size else {}
+    except msgspec.DecodeError:
+        meta = "a meta that does not decode"
+    return f"packet type {head[_TYPE]} with code {head[_CODE]} and {meta}"
 
 
 class OurClient(Client):
@@ -126,11 +122,11 @@ class OurClient(Client):
         if kind == WELCOME:
             self.set_ready()
         elif kind == PING:
-            self.transport.write(_Conversation.pong(head))
+            self.transport.write(pong(head))
         elif kind == REPLY and code >= ANSWERS:
             self.recorder.queued += code == QUEUED
         else:
-            self.fail(_Conversation.describe(head))
+            self.fail(describe(head))
         return False
 
 
@@ -168,9 +164,9 @@ class OurWorker(Worker):
         if kind == WELCOME:
             self.transport.write(self._register)
         elif kind == PING:
-            self.transport.write(_Conversation.pong(head))
+            self.transport.write(pong(head))
         elif kind == REPLY and head[_CODE] == OK:
             self.set_ready()
         else:
-            self.fail(_Conversation.describe(head))
+            self.fail(describe(head))
         return False

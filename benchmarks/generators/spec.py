@@ -25,6 +25,8 @@ class Spec:
     window_s: float
     rate: float = 0
     """Not 0: an open loop of so many jobs a second, instead of `in_flight` jobs of each client."""
+    chunks: bool = False
+    """Instead of jobs that end there are `in_flight` jobs of each client that send progress."""
     acks: bool = True
     """Clients of the binary protocol acknowledge RESULTs, as the client library does."""
     idle_connections: int = 0

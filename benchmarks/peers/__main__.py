@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import nats_server
 from benchmarks.brokers import Commands, our_command
 from benchmarks.errors import BenchError, Missing
+from benchmarks.in_turn import COMPILED
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.measure import Bench, measure
 from benchmarks.peers import libraries, servers
@@ -26,7 +27,6 @@ from benchmarks.stats import Spread, spread
 from benchmarks.summary import Record, Summary, summarise
 from benchmarks.workloads import LARGE, MANY_JOBS, MANY_PEERS, ONE, SMALL, Socket, System, Workload, rotated, turns
 
-COMPILED = Path(__file__).parents[2] / ".venv-compiled" / "bin" / "python"
 PEERS = (System.RELAY, System.COMPILED, System.BINARY, System.NATS, System.GEARMAN, System.REDIS, System.RABBITMQ)
 CLOSED = (
     *[Workload(system, Socket.TCP, shape) for shape in (ONE, MANY_JOBS, MANY_PEERS, LARGE) for system in PEERS],

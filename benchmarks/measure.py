@@ -5,20 +5,23 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.brokers import Commands, Running, running
+from benchmarks.generators.load import LOADED
 from benchmarks.generators.redis import spread
 from benchmarks.generators.spec import Spec
 from benchmarks.process import Child, Cores, pinned
-from benchmarks.workloads import IdleWorkload, Socket, System, Workload
+from benchmarks.workloads import IdleWorkload, Shape, Socket, System, Workload
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SPARE_S = 60.0
 """What a generator may take beyond its window before it is given up."""
 SPARE_PER_CONNECTION_S = 0.02
+BESIDE_FIRST = 100
+"""The number of the first peer of a load beside another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +39,49 @@ class Bench:
 def measure(workload: Workload, bench: Bench, rate: float = 0, *, chunks: bool = False) -> dict[str, Any]:
     """The figures of one window (as `LoadResult` has them), of an open loop with so many jobs a second if there is a `rate`; with
     `chunks` those of jobs that send progress (`ChunksResult`). Raises BenchError if it could not be measured."""
+    with _broker(workload.system, workload.socket, bench) as (broker, directory):
+        spec = _spec(workload, broker, bench, rate=rate, chunks=chunks)
+        return _generate(spec, broker, bench, directory, bench.warmup_s + bench.window_s + SPARE_S)
+
+
+def measure_beside(workload: Workload, other: Shape, bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of a workload while another process, on other connections, has the broker do jobs of another shape; and those of
+    that. It yields its core to the generator that is measured. Raises BenchError if it could not be measured."""
+    with _broker(workload.system, workload.socket, bench) as (broker, directory):
+        beside = replace(workload, shape=other)
+        spec = _spec(beside, broker, bench, pipeline="beside", first=BESIDE_FIRST, until_told=True)
+        command = ["nice", "-n", "19", sys.executable, "-m", "benchmarks.generators"]
+        log = directory / "beside.log"
+        with Child("the other load", pinned(bench.cores.generator, command), log, cwd=CHECKOUT, feed=True) as load:
+            load.say(spec.to_json() + b"\n")
+            if load.read_line(bench.warmup_s + SPARE_S, "that its load is there") != LOADED:
+                raise load.failed("said something else than was expected")
+            spec = _spec(workload, broker, bench)
+            found = _generate(spec, broker, bench, directory, bench.warmup_s + bench.window_s + SPARE_S)
+            return found, json.loads(load.converse(b"", SPARE_S))
+
+
+def _spec(workload: Workload, broker: Running, bench: Bench, **more: Any) -> Spec:
+    """What the generator is asked for."""
     shape = workload.shape
     workers, capacity = shape.workers, shape.capacity
     if workload.system is System.REDIS:
         workers, capacity = spread(workers, capacity), 1
-    with _broker(workload.system, workload.socket, bench) as (broker, directory):
-        spec = Spec(
-            system=workload.system,
-            clients_url=broker.clients,
-            workers_url=broker.workers,
-            broker_pid=broker.child.pid,
-            clients=shape.clients,
-            in_flight=shape.in_flight,
-            workers=workers,
-            capacity=capacity,
-            payload_bytes=shape.payload_bytes,
-            warmup_s=bench.warmup_s,
-            window_s=bench.window_s,
-            acks=bench.acks,
-            rate=rate,
-            chunks=chunks,
-        )
-        return _generate(spec, broker, bench, directory, bench.warmup_s + bench.window_s + SPARE_S)
+    return Spec(
+        system=workload.system,
+        clients_url=broker.clients,
+        workers_url=broker.workers,
+        broker_pid=broker.child.pid,
+        clients=shape.clients,
+        in_flight=shape.in_flight,
+        workers=workers,
+        capacity=capacity,
+        payload_bytes=shape.payload_bytes,
+        warmup_s=bench.warmup_s,
+        window_s=bench.window_s,
+        acks=bench.acks,
+        **more,
+    )
 
 
 def measure_idle(workload: IdleWorkload, bench: Bench) -> dict[str, Any]:

@@ -104,8 +104,19 @@ class Child:
             raise self.failed(f"did not say {purpose} within {timeout_s:.0f} s" if self._expired else f"ended before {purpose}")
         return line.decode().rstrip("\r\n")
 
+    def say(self, message: bytes) -> None:
+        """Give it `message` on stdin, which stays open. Raises BenchError if it has ended."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(message)
+            stdin.flush()
+        except BrokenPipeError:
+            raise self.failed("ended before it was told what to do") from None
+
     def converse(self, message: bytes, timeout_s: float) -> bytes:
-        """Give it `message` on stdin and return all that it prints; it must end well. Raises BenchError if it does not."""
+        """Give it `message` on stdin, which ends with that, and return all that it prints; it must end well. Raises BenchError if it
+        does not."""
         with self._deadline(timeout_s):
             answer, _ = self._process.communicate(message)
         if self._expired:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 KIB = 1024
+MIB = 1024 * KIB
 Item = TypeVar("Item")
 
 
@@ -65,8 +66,9 @@ SMALL = Shape("4x32-100B", clients=4, in_flight=32, workers=4, capacity=32, payl
 MANY_JOBS = Shape("4x64-100B", clients=4, in_flight=64, workers=4, capacity=64, payload_bytes=100)
 MANY_PEERS = Shape("64x64-100B", clients=64, in_flight=1, workers=64, capacity=1, payload_bytes=100)
 LARGE = Shape("4x8-64KiB", clients=4, in_flight=8, workers=4, capacity=8, payload_bytes=64 * KIB)
+HUGE = Shape("4x2-1MiB", clients=4, in_flight=2, workers=4, capacity=2, payload_bytes=MIB)
 
-SHAPES = (ONE, SMALL, MANY_JOBS, MANY_PEERS, LARGE)
+SHAPES = (ONE, SMALL, MANY_JOBS, MANY_PEERS, LARGE, HUGE)
 """In the order in which they are measured and reported."""
 
 
@@ -111,8 +113,8 @@ def _of(socket: Socket, binary: Iterable[Shape], json: Iterable[Shape]) -> list[
 
 
 EVERYTHING: tuple[Workload, ...] = (
-    *_of(Socket.TCP, [ONE, MANY_JOBS, MANY_PEERS, LARGE], [ONE, SMALL, MANY_JOBS, MANY_PEERS, LARGE]),
-    *_of(Socket.UNIX, [ONE, MANY_JOBS, MANY_PEERS, LARGE], [ONE, SMALL, MANY_JOBS, MANY_PEERS, LARGE]),
+    *_of(Socket.TCP, [ONE, MANY_JOBS, MANY_PEERS, LARGE, HUGE], [ONE, SMALL, MANY_JOBS, MANY_PEERS, LARGE, HUGE]),
+    *_of(Socket.UNIX, [ONE, MANY_JOBS, MANY_PEERS, LARGE, HUGE], [ONE, SMALL, MANY_JOBS, MANY_PEERS, LARGE, HUGE]),
 )
 QUICK: tuple[Workload, ...] = (
     *_of(Socket.TCP, [ONE, MANY_JOBS, MANY_PEERS, LARGE], [SMALL]),

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.generators`: reads a spec (JSON) on stdin, prints what was measured (JSON) on stdout."""
+"""`python -m benchmarks.generators`: reads a spec (a line of JSON) on stdin, prints what was measured (JSON) on stdout."""
 
 import gc
 import json
@@ -13,7 +13,7 @@ from benchmarks.generators.spec import Spec
 
 def main() -> int:
     """Returns the exit code: 0, or 1 after a line on stderr that says what went wrong."""
-    spec = Spec.from_json(sys.stdin.buffer.read())
+    spec = Spec.from_json(sys.stdin.buffer.readline())
     try:
         import uvloop
     except ImportError:

@@ -1,7 +1,8 @@
 """AMQP 0-9-1, as raw bytes: requests to a queue, and answers by direct reply-to (`amq.rabbitmq.reply-to`), as RabbitMQ has it.
 
 Client and worker open a connection and a channel; the client consumes its answers, the worker the queue, neither with
-acknowledgements, which is the cheapest that RabbitMQ offers. A message is three frames: a method, a header, a body.
+acknowledgements, which is the cheapest that RabbitMQ offers. A message is three frames, a method, a header, a body; of a large one the
+body is several.
 """
 
 import struct
@@ -15,6 +16,8 @@ PREFACE = b"AMQP\x00\x00\x09\x01"
 QUEUE = b"bench"
 REPLY_TO = b"amq.rabbitmq.reply-to"
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+BODY_BYTES_MAX = 131_072 - 8
+"""Of one frame: RabbitMQ's default, without what is around a body."""
 _END = b"\xce"
 _CONNECTION, _CHANNEL, _QUEUE, _BASIC = 10, 20, 50, 60
 _DELIVER = struct.pack(">HH", _BASIC, 60)
@@ -40,7 +43,32 @@ def message(routing_key: bytes, size: int, reply_to: bytes = b"") -> bytes:
     publish = method(_BASIC, 40, struct.pack(">H", 0) + short(b"") + short(routing_key) + b"\0")
     flags = 1 << 9 if reply_to else 0
     properties = struct.pack(">HHQH", _BASIC, 0, size, flags) + (short(reply_to) if reply_to else b"")
-    return publish + frame(HEADER, properties) + struct.pack(">BHI", BODY, 1, size)
+    return publish + frame(HEADER, properties) + struct.pack(">BHI", BODY, 1, min(size, BODY_BYTES_MAX))
+
+
+def after_id(size: int) -> bytes:
+    """What comes after the id at the beginning of a body of so many bytes: the rest of its frame, and the frames of the rest."""
+    further = [frame(BODY, bytes(min(size - at, BODY_BYTES_MAX))) for at in range(BODY_BYTES_MAX, size, BODY_BYTES_MAX)]
+    return bytes(min(size, BODY_BYTES_MAX) - ID_BYTES) + _END + b"".join(further)
+
+
+class _Bodies:
+    """What comes of messages, whose ids are the beginnings of their bodies."""
+
+    def __init__(self) -> None:
+        self._id = b""
+        self._left = 0
+
+    def begin(self, header: bytes) -> None:
+        """A header says how many bytes a body has."""
+        self._id = b""
+        self._left = int.from_bytes(header[11:19], "big")
+
+    def ended(self, body: bytes) -> bytes:
+        """The id of the message that this frame is the last of; nothing while there is more to come."""
+        self._id = self._id or body[7 : 7 + ID_BYTES]
+        self._left -= int.from_bytes(body[3:7], "big")
+        return b"" if self._left > 0 else self._id
 
 
 def frame_length(data: bytes, position: int) -> int:
@@ -92,10 +120,11 @@ class AmqpClient(Client):
 
     def __init__(self, number: int, recorder: Recorder, in_flight: int, payload_bytes: int) -> None:
         """Client `number` (from 0), with `in_flight` requests of `payload_bytes` each."""
-        batch = Batch(message(QUEUE, payload_bytes, REPLY_TO), bytes(payload_bytes - ID_BYTES) + _END)
+        batch = Batch(message(QUEUE, payload_bytes, REPLY_TO), after_id(payload_bytes))
         name = f"AMQP client {number}"
         super().__init__(name, recorder, PREFACE, frame_length, in_flight=in_flight, batch=batch)
         self._opens = _Conversation(self, _consume(REPLY_TO))
+        self._bodies = _Bodies()
 
     def data_received(self, data: bytes) -> None:
         """Answers: of each the body is what counts."""
@@ -103,7 +132,9 @@ class AmqpClient(Client):
         places = bytearray()
         for head in self.framing.feed(data):
             if head[0] == BODY:
-                places.append(head[7])
+                places += self._bodies.ended(head)[:1]
+            elif head[0] == HEADER:
+                self._bodies.begin(head)
             elif head[0] == METHOD and not head.startswith(_DELIVER, 7) and self._opens.hears(head):
                 self.set_ready()
         self.finished(bytes(places), now)
@@ -119,7 +150,8 @@ class AmqpWorker(Worker):
         declare = method(_QUEUE, 10, struct.pack(">H", 0) + short(QUEUE) + b"\0" + struct.pack(">I", 0))
         self._opens = _Conversation(self, declare, _consume(QUEUE))
         self._size = payload_bytes
-        self._rest = bytes(payload_bytes - ID_BYTES) + _END
+        self._rest = after_id(payload_bytes)
+        self._bodies = _Bodies()
         self._heads: dict[bytes, bytes] = {}
         self._reply_to = b""
 
@@ -131,11 +163,12 @@ class AmqpWorker(Worker):
             if kind == HEADER:
                 # Class, weight, size, flags, and then reply_to, the only property that our clients set.
                 self._reply_to = head[22 : 22 + head[21]]
-            elif kind == BODY:
+                self._bodies.begin(head)
+            elif kind == BODY and (job := self._bodies.ended(head)):
                 before = self._heads.get(self._reply_to)
                 if before is None:
                     before = self._heads[self._reply_to] = message(self._reply_to, self._size)
-                out += before, head[7 : 7 + ID_BYTES], self._rest
+                out += before, job, self._rest
             elif kind == METHOD and not head.startswith(_DELIVER, 7) and self._opens.hears(head):
                 self.set_ready()
         if out:

@@ -21,7 +21,7 @@ from benchmarks.generators.connection import Connection, all_ready, connect
 from benchmarks.generators.framing import FrameLength
 from benchmarks.generators.load import pause
 from benchmarks.generators.recorder import Recorder
-from benchmarks.generators.spec import Spec
+from benchmarks.generators.spec import PIPELINE, Spec
 from benchmarks.workloads import System
 
 PROGRESS, CREDIT, GAP = 21, 23, 67
@@ -104,7 +104,7 @@ class OurStreamer(Streamer):
         """Worker `number` (from 0), with `capacity` slots, whose chunks have `payload_bytes`."""
         opening = ours.hello(name=f"bench-{number}", inst=struct.pack(">8sQ", b"instance", number), grace=0)
         super().__init__(f"worker {number}", recorder, opening, ours.frame_length, payload_bytes)
-        registration = {"cap": capacity, "serves": [ours.PIPELINE], "labels": {}}
+        registration = {"cap": capacity, "serves": [PIPELINE], "labels": {}}
         self._register = ours.frame(ours.REGISTER, registration, number=ours.REGISTRATION)
 
     def data_received(self, data: bytes) -> None:
@@ -237,7 +237,7 @@ class OurFollower(Follower):
 
     def start(self) -> None:
         """RUNs that are followed."""
-        meta = {"p": ours.PIPELINE, "enc": "bytes", "follow": True}
+        meta = {"p": PIPELINE, "enc": "bytes", "follow": True}
         self.transport.write(b"".join([ours.frame(ours.RUN, meta, attempt=1, cookie=cookie) for cookie in self._cookies]))
 
     def heard(self, head: bytes) -> None:

@@ -10,12 +10,12 @@ from time import perf_counter_ns
 from benchmarks.generators.closed_loop import PLACES_MAX, Batch, Client, Worker
 from benchmarks.generators.connection import Connection
 from benchmarks.generators.recorder import Recorder
+from benchmarks.generators.spec import PIPELINE
 
 CONNECT = (
     b'CONNECT {"verbose":false,"pedantic":false,"tls_required":false,"name":"benchmark","lang":"raw","version":"1",'
     b'"protocol":1,"echo":true,"headers":true,"no_responders":true}\r\n'
 )
-SUBJECT = b"bench"
 GROUP = b"workers"
 
 # One letter for a place; a count of 9 digits makes the token unique.
@@ -54,10 +54,12 @@ def other(connection: Connection, head: bytes) -> None:
 class NatsClient(Client):
     """A connection that makes requests."""
 
-    def __init__(self, number: int, recorder: Recorder, in_flight: int, payload_bytes: int) -> None:
+    def __init__(
+        self, number: int, recorder: Recorder, in_flight: int, payload_bytes: int, *, pipeline: str = PIPELINE
+    ) -> None:
         """Client `number` (from 0), with `in_flight` requests of `payload_bytes` each; with none it has no use for an inbox."""
         assert len(_LETTERS) == PLACES_MAX
-        head = b"PUB %s %s" % (SUBJECT, inbox(number))
+        head = b"PUB %s %s" % (pipeline.encode(), inbox(number))
         batch = Batch(head, b" %d\r\n%s\r\n" % (payload_bytes, b"v" * payload_bytes))
         opening = CONNECT + (b"SUB %s* 1\r\n" % inbox(number) if in_flight else b"") + b"PING\r\n"
         super().__init__(f"NATS client {number}", recorder, opening, frame_length, in_flight=in_flight, batch=batch)
@@ -92,13 +94,14 @@ class NatsClient(Client):
 class NatsWorker(Worker):
     """A connection that is a member of the queue group."""
 
-    def __init__(self, number: int, recorder: Recorder, capacity: int, payload_bytes: int) -> None:
+    def __init__(self, number: int, recorder: Recorder, capacity: int, payload_bytes: int, *, pipeline: str = PIPELINE) -> None:
         """Worker `number` (from 0), whose answers have `payload_bytes`; NATS has no use for `capacity`."""
         batch = Batch(b"PUB ", b" %d\r\n%s\r\n" % (payload_bytes, b"r" * payload_bytes))
-        opening = CONNECT + b"SUB %s %s 1\r\nPING\r\n" % (SUBJECT, GROUP)
+        subject = pipeline.encode()
+        opening = CONNECT + b"SUB %s %s 1\r\nPING\r\n" % (subject, GROUP)
         super().__init__(f"NATS worker {number}", recorder, opening, frame_length, batch=batch)
         self._run = 0  # Size of a request, once one was seen.
-        self._reply = len(b"MSG %s 1 " % SUBJECT)
+        self._reply = len(b"MSG %s 1 " % subject)
         self._reply_end = self._reply + len(inbox(0)) + _TOKEN_BYTES
 
     def data_received(self, data: bytes) -> None:

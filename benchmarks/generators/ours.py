@@ -10,6 +10,7 @@ import msgspec
 
 from benchmarks.generators.closed_loop import Batch, Client, Worker
 from benchmarks.generators.recorder import Recorder
+from benchmarks.generators.spec import PIPELINE
 
 PREFACE = b"RCB\x01"
 HEADER = struct.Struct(">IBBH16sII")  # length, type, code, attempt, cookie, number, meta length
@@ -17,7 +18,6 @@ HELLO, WELCOME, PING, PONG, GOODBYE, REPLY, REGISTER, RUN, RESULT, ACK = 1, 2, 3
 OK, QUEUED, ANSWERS = 0, 64, 64
 NO_COOKIE = bytes(16)
 REGISTRATION = 1  # The request id of a worker's REGISTER.
-PIPELINE = "bench"
 ACK_RESULTS, ACK_BYTES, ACK_NS = 64, 64 * 1024, 50_000_000
 """When the client library acknowledges RESULTs: so many, or as few as have so many bytes, or after that time."""
 
@@ -77,11 +77,20 @@ def describe(head: bytes) -> str:
 class OurClient(Client):
     """A client connection. A cookie is 7 bytes of its own, one byte for the place, and a count of 8 bytes."""
 
-    def __init__(self, number: int, recorder: Recorder, in_flight: int, payload_bytes: int, *, acks: bool = False) -> None:
+    def __init__(
+        self,
+        number: int,
+        recorder: Recorder,
+        in_flight: int,
+        payload_bytes: int,
+        *,
+        acks: bool = False,
+        pipeline: str = PIPELINE,
+    ) -> None:
         """Client `number` (from 0), with `in_flight` jobs of `payload_bytes` each."""
         # The first byte differs from 0, so that no cookie is all zeros.
         own = struct.pack(">BHI", 0xBE, number, 0)
-        run = frame(RUN, {"p": PIPELINE, "enc": "bytes"}, b"v" * payload_bytes, attempt=1, cookie=own + bytes(9))
+        run = frame(RUN, {"p": pipeline, "enc": "bytes"}, b"v" * payload_bytes, attempt=1, cookie=own + bytes(9))
         batch = Batch(*parts(run, _PLACE, 9))
         super().__init__(f"client {number}", recorder, hello(), frame_length, in_flight=in_flight, batch=batch)
         self._answer = 0  # Size of a RESULT frame, once one was seen.
@@ -133,14 +142,14 @@ class OurClient(Client):
 class OurWorker(Worker):
     """A worker connection; it registers once it is welcomed."""
 
-    def __init__(self, number: int, recorder: Recorder, capacity: int, payload_bytes: int) -> None:
+    def __init__(self, number: int, recorder: Recorder, capacity: int, payload_bytes: int, *, pipeline: str = PIPELINE) -> None:
         """Worker `number` (from 0), with `capacity` slots, whose results have `payload_bytes`."""
         opening = hello(name=f"bench-{number}", inst=struct.pack(">8sQ", b"instance", number), grace=0)
         result = frame(RESULT, {"enc": "bytes"}, b"r" * payload_bytes)
         # The attempt and the cookie are neighbours in a header, and both are echoed.
         batch = Batch(*parts(result, _ATTEMPT, 18))
         super().__init__(f"worker {number}", recorder, opening, frame_length, batch=batch)
-        self._register = frame(REGISTER, {"cap": capacity, "serves": [PIPELINE], "labels": {}}, number=REGISTRATION)
+        self._register = frame(REGISTER, {"cap": capacity, "serves": [pipeline], "labels": {}}, number=REGISTRATION)
         self._run = 0  # Size of a RUN frame, once one was seen.
 
     def data_received(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from benchmarks.generators.relay import RelayedClient, RelayedWorker
 from benchmarks.generators.spec import Spec
 from benchmarks.workloads import System
 
-_WORKERS: dict[System, Callable[[int, Recorder, int, int], Worker]] = {
+_WORKERS: dict[System, Callable[..., Worker]] = {
     System.BINARY: OurWorker,
     System.COMPILED: OurWorker,
     System.JSON: JsonWorker,
@@ -24,7 +24,7 @@ _WORKERS: dict[System, Callable[[int, Recorder, int, int], Worker]] = {
     System.REDIS: RedisWorker,
     System.RABBITMQ: AmqpWorker,
 }
-_CLIENTS: dict[System, Callable[[int, Recorder, int, int], Client]] = {
+_CLIENTS: dict[System, Callable[..., Client]] = {
     System.JSON: JsonClient,
     System.NATS: NatsClient,
     System.RELAY: RelayedClient,
@@ -37,10 +37,15 @@ _CLIENTS: dict[System, Callable[[int, Recorder, int, int], Client]] = {
 def make_client(spec: Spec, number: int, recorder: Recorder) -> Client:
     """Client `number` of the run that `spec` describes."""
     if spec.system not in _CLIENTS:
-        return OurClient(number, recorder, spec.in_flight, spec.payload_bytes, acks=spec.acks)
-    return _CLIENTS[spec.system](number, recorder, spec.in_flight, spec.payload_bytes)
+        return OurClient(number, recorder, spec.in_flight, spec.payload_bytes, acks=spec.acks, pipeline=spec.pipeline)
+    return _CLIENTS[spec.system](number, recorder, spec.in_flight, spec.payload_bytes, **_pipeline(spec))
 
 
 def make_worker(spec: Spec, number: int, recorder: Recorder) -> Worker:
     """Worker `number` of the run that `spec` describes."""
-    return _WORKERS[spec.system](number, recorder, spec.capacity, spec.payload_bytes)
+    return _WORKERS[spec.system](number, recorder, spec.capacity, spec.payload_bytes, **_pipeline(spec))
+
+
+def _pipeline(spec: Spec) -> dict[str, str]:
+    """Named to those alone of which two generators are put at one broker; the relay's peers need none."""
+    return {"pipeline": spec.pipeline} if spec.system in (System.BINARY, System.COMPILED, System.NATS) else {}

@@ -6,6 +6,8 @@ from typing import Self
 
 from benchmarks.workloads import System
 
+PIPELINE = "bench"
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -29,6 +31,12 @@ class Spec:
     """Instead of jobs that end there are `in_flight` jobs of each client that send progress."""
     acks: bool = True
     """Clients of the binary protocol acknowledge RESULTs, as the client library does."""
+    pipeline: str = PIPELINE
+    """What all jobs are for: two generators at one broker have one each."""
+    first: int = 0
+    """The number of the first client and of the first worker: those of two generators at one broker differ."""
+    until_told: bool = False
+    """A line is printed when the window begins, and it ends when stdin does, instead of after `window_s`."""
     idle_connections: int = 0
     """Not 0: open that many client connections, and do nothing; the load is ignored."""
 

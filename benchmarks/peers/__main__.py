@@ -25,11 +25,11 @@ from benchmarks.process import choose_cores, leave_in_order
 from benchmarks.report import Table, load_table, print_table
 from benchmarks.stats import Spread, spread
 from benchmarks.summary import Record, Summary, summarise
-from benchmarks.workloads import LARGE, MANY_JOBS, MANY_PEERS, ONE, SMALL, Socket, System, Workload, rotated, turns
+from benchmarks.workloads import HUGE, LARGE, MANY_JOBS, MANY_PEERS, ONE, SMALL, Socket, System, Workload, rotated, turns
 
 PEERS = (System.RELAY, System.COMPILED, System.BINARY, System.NATS, System.GEARMAN, System.REDIS, System.RABBITMQ)
 CLOSED = (
-    *[Workload(system, Socket.TCP, shape) for shape in (ONE, MANY_JOBS, MANY_PEERS, LARGE) for system in PEERS],
+    *[Workload(system, Socket.TCP, shape) for shape in (ONE, MANY_JOBS, MANY_PEERS, LARGE, HUGE) for system in PEERS],
     *[Workload(System.JSON, Socket.TCP, shape) for shape in (ONE, SMALL, MANY_JOBS)],
     *[Workload(system, Socket.UNIX, shape) for shape in (ONE, MANY_JOBS) for system in (System.RELAY, System.COMPILED)],
 )

@@ -6,7 +6,7 @@
  *     relay tcp             two listeners on free ports of 127.0.0.1
  *     relay unix DIRECTORY  clients.sock and workers.sock in a directory
  *
- * prints `ready clients=URL workers=URL` once it listens, and runs until it is killed.
+ * prints `ready clients=URL workers=URL` once it listens, and runs until it is killed. A pair that one end leaves is parted.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,7 +26,7 @@ enum { BUFFER = 256 * 1024, PEERS_MAX = 4096, EVENTS = 256 };
 
 struct end {
     int socket;
-    int is_listener, side;
+    int is_listener, side, is_gone;
     struct end *other;
     char *pending; /* what the other end had no room for, in `size` bytes from `from` on */
     size_t from, size;
@@ -96,13 +96,21 @@ static void take(struct end *listener) {
     }
 }
 
+/* Closes both ends of a pair. An event of this turn may still name them: they are not freed. */
+static void part(struct end *end) {
+    if (end->is_gone) return;
+    end->is_gone = end->other->is_gone = 1;
+    close(end->socket);
+    close(end->other->socket);
+}
+
 /* Writes what an end was sent and has had no room for. Until all of it is gone, the other end is not read from. */
 static void flush(struct end *end) {
     while (end->from < end->size) {
         ssize_t written = write(end->socket, end->pending + end->from, end->size - end->from);
         if (written < 0) {
-            if (errno == EAGAIN) return;
-            exit(0);
+            if (errno != EAGAIN) part(end);
+            return;
         }
         end->from += written;
     }
@@ -117,12 +125,15 @@ static void relay(struct end *end) {
     ssize_t size = read(end->socket, buffer, BUFFER), written;
     struct end *other = end->other;
     if (size <= 0) {
-        if (size < 0 && errno == EAGAIN) return;
-        exit(0); /* The load is over. */
+        if (size == 0 || errno != EAGAIN) part(end);
+        return;
     }
     written = write(other->socket, buffer, size);
     if (written < 0) {
-        if (errno != EAGAIN) exit(0);
+        if (errno != EAGAIN) {
+            part(end);
+            return;
+        }
         written = 0;
     }
     if (written == size) return;
@@ -154,8 +165,8 @@ int main(int count, char **arguments) {
                 take(end);
                 continue;
             }
-            if (events[place].events & EPOLLOUT) flush(end);
-            if (events[place].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && end->other->pending == NULL) relay(end);
+            if (events[place].events & EPOLLOUT && !end->is_gone) flush(end);
+            if (events[place].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !end->is_gone && end->other->pending == NULL) relay(end);
         }
     }
 }

@@ -16,7 +16,7 @@ from benchmarks.brokers import Commands
 from benchmarks.errors import BenchError, Missing
 from benchmarks.measure import Bench, measure, measure_idle
 from benchmarks.process import Child, choose_cores, pinned
-from benchmarks.workloads import EVERYTHING, IDLE, LARGE, MANY_JOBS, MANY_PEERS, ONE, Socket, System, Workload
+from benchmarks.workloads import EVERYTHING, HUGE, IDLE, LARGE, MANY_JOBS, MANY_PEERS, ONE, Socket, System, Workload
 
 pytestmark = pytest.mark.process
 
@@ -71,7 +71,7 @@ def test_idle_connections_are_counted():
     assert 0 < figures["per_connection_bytes"] < 50_000
 
 
-@pytest.mark.parametrize("shape", [ONE, MANY_JOBS, MANY_PEERS, LARGE], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [ONE, MANY_JOBS, MANY_PEERS, LARGE, HUGE], ids=lambda shape: shape.name)
 def test_nats_is_measured(shape):
     check(measure(Workload(System.NATS, Socket.TCP, shape), bench(installed_nats())))
 

@@ -8,7 +8,7 @@ def test_everything_that_the_issue_asks_for_is_there():
     assert len(names) == len(EVERYTHING)
     for system in ("binary", "json"):
         for socket in ("tcp", "unix"):
-            for shape in ("1x1-100B", "4x64-100B", "64x64-100B", "4x8-64KiB"):
+            for shape in ("1x1-100B", "4x64-100B", "64x64-100B", "4x8-64KiB", "4x2-1MiB"):
                 assert f"{system}-{socket}-{shape}" in names
     assert "json-tcp-4x32-100B" in names
 

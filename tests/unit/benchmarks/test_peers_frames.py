@@ -137,6 +137,36 @@ async def test_a_worker_of_rabbitmq_answers_to_where_the_request_says_with_its_i
     assert recorder.jobs == 1
 
 
+def body_frames(identity, size):
+    """The frames of a message's body."""
+    data = struct.pack(">BHI", amqp.BODY, 1, min(size, amqp.BODY_BYTES_MAX)) + identity + amqp.after_id(size)
+    frames = []
+    while data:
+        length = amqp.frame_length(data, 0)
+        frames.append(data[:length])
+        data = data[length:]
+    return frames
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 1 << 18])
+async def test_a_large_message_of_rabbitmq_is_several_frames_and_one_job(recorder, more):
+    size, identity = amqp.BODY_BYTES_MAX + more, b"\x07" + struct.pack(">Q", 99)
+    frames = body_frames(identity, size)
+    assert all(len(frame) <= 131_072 for frame in frames)
+    assert sum(len(frame) - 8 for frame in frames) == size
+    header = struct.pack(">HHQH", 60, 0, size, 1 << 9) + amqp.short(b"me")
+    worker, client = amqp.AmqpWorker(0, recorder, 1, size), amqp.AmqpClient(0, recorder, 1, size)
+    transport = connected(worker)
+    connected(client)
+    for peer in (worker, client):
+        peer.data_received(amqp.frame(amqp.HEADER, header) + b"".join(frames[:-1]))
+    assert (transport.take(), recorder.jobs) == (b"", 0), "it is not complete"
+    for peer in (worker, client):
+        peer.data_received(frames[-1])
+    assert transport.take() == amqp.message(b"me", size) + identity + amqp.after_id(size)
+    assert recorder.jobs == 1
+
+
 async def test_through_a_relay_nobody_says_hello(recorder):
     for peer in (RelayedClient(0, recorder, 1, 20), RelayedWorker(0, recorder, 1, 20)):
         transport = Transport()

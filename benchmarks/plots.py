@@ -232,22 +232,33 @@ def latency(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
     """How late answers come at fixed rates, counted from the moment when a job was due."""
     rates = sorted({one["rate"] for one in data["open"]})
     panels: Any = figure.subplots(1, len(rates), sharey=True, squeeze=False)
-    colours = dict(zip(("compiled", "nats", "binary", "relay"), (*look.colours, look.ink), strict=True))
+    about, other, bound = look.colours
+    styles = {
+        "compiled": (about, "-"),
+        "binary": (bound, "-"),
+        "nats": (other, "-"),
+        "gearman": (other, "--"),
+        "redis": (look.ink, "--"),
+        "rabbitmq": (look.ink, "-."),
+        "relay": (look.ink, ":"),
+    }
     for axes, rate in zip(panels.flat, rates, strict=True):
         for one in data["open"]:
             values = list(one["percentiles_ms"].values())
-            if one["rate"] == rate and all(values):
-                style = ":" if one["system"] == "relay" else "-"
+            # Who can't take a rate is the later the longer it is measured.
+            if one["rate"] == rate and all(values) and one.get("taken", True):
+                colour, style = styles[one["system"]]
                 middle = [value["median"] for value in values]
-                axes.plot(
-                    range(len(values)), middle, style, marker="o", color=colours[one["system"]], label=NAMES[one["system"]]
-                )
+                axes.plot(range(len(values)), middle, style, marker="o", color=colour, label=NAMES[one["system"]])
         axes.set_xticks(range(5), ["50%", "90%", "99%", "99.9%", "all"])
         in_log(axes, "y")
         label(axes, "of the jobs", "", f"{rate:,} jobs a second")
     panels[0][0].set_ylabel("at most so many ms late")
-    handles, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2)
+    # Some are in none but the first panels, or failed there.
+    legends = [axes.get_legend_handles_labels() for axes in panels.flat]
+    drawn = {name: handle for handles, names in legends for name, handle in zip(names, handles, strict=True)}
+    names = [name for name in NAMES.values() if name in drawn]
+    figure.legend([drawn[name] for name in names], names, loc="outside upper center", ncols=2)
 
 
 def path(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:

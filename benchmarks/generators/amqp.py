@@ -131,13 +131,18 @@ class AmqpClient(Client):
         now = perf_counter_ns()
         places = bytearray()
         for head in self.framing.feed(data):
-            if head[0] == BODY:
-                places += self._bodies.ended(head)[:1]
-            elif head[0] == HEADER:
-                self._bodies.begin(head)
-            elif head[0] == METHOD and not head.startswith(_DELIVER, 7) and self._opens.hears(head):
-                self.set_ready()
+            places += self._ended(head)[:1]
         self.finished(bytes(places), now)
+
+    def _ended(self, head: bytes) -> bytes:
+        """The id of the job that this frame ends, if it ends one."""
+        if head[0] == BODY:
+            return self._bodies.ended(head)
+        if head[0] == HEADER:
+            self._bodies.begin(head)
+        elif head[0] == METHOD and not head.startswith(_DELIVER, 7) and self._opens.hears(head):
+            self.set_ready()
+        return b""
 
 
 class AmqpWorker(Worker):

@@ -34,6 +34,11 @@ def kind_of(head: bytes) -> int:
     return int.from_bytes(head[4:8], "big")
 
 
+def id_at(head: bytes) -> int:
+    """Where the id begins in a WORK_COMPLETE, after the name that gearmand has for the job."""
+    return head.index(0, _HEADER_BYTES) + 1
+
+
 class GearmanClient(Client):
     """A connection that submits jobs and waits for their ends."""
 
@@ -50,14 +55,18 @@ class GearmanClient(Client):
         now = perf_counter_ns()
         places = bytearray()
         for head in self.framing.feed(data):
-            kind = kind_of(head)
-            if kind == WORK_COMPLETE:
-                places.append(head[head.index(0, _HEADER_BYTES) + 1])
-            elif kind == ECHO_RES:
-                self.set_ready()
-            elif kind != JOB_CREATED:
-                self.fail(f"packet type {kind}: {head[_HEADER_BYTES:]!r}")
+            if self._ends_job(head):
+                places.append(head[id_at(head)])
         self.finished(bytes(places), now)
+
+    def _ends_job(self, head: bytes) -> bool:
+        """Whether this packet is a job's good end; anything that is not as it should be ends the run."""
+        kind = kind_of(head)
+        if kind == ECHO_RES:
+            self.set_ready()
+        elif kind not in (WORK_COMPLETE, JOB_CREATED):
+            self.fail(f"packet type {kind}: {head[_HEADER_BYTES:]!r}")
+        return kind == WORK_COMPLETE
 
 
 class GearmanWorker(Worker):

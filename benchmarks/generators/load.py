@@ -37,10 +37,10 @@ async def run_load(spec: Spec) -> LoadResult:
                 opened.append(connection)
         await all_ready(opened, recorder)
         await pause(SETTLE_S, recorder)
+        for client in clients:
+            client.start()
         if spec.rate:
             clock = Clock([client for client in clients if isinstance(client, OpenClient)], spec.rate)
-        for client in clients if not spec.rate else ():
-            client.start()
         await pause(spec.warmup_s, recorder)
         recorder.begin()
         if spec.until_told:

@@ -6,13 +6,16 @@ an answer tells when its job was due without a look into a table.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 
+from benchmarks.generators.amqp import AmqpClient
 from benchmarks.generators.closed_loop import Client
+from benchmarks.generators.gearman import GearmanClient, id_at
 from benchmarks.generators.nats import NatsClient
 from benchmarks.generators.ours import OurClient
 from benchmarks.generators.recorder import Recorder
+from benchmarks.generators.redis import RedisClient, element
 from benchmarks.generators.relay import RelayedClient
 from benchmarks.generators.spec import Spec
 from benchmarks.workloads import System
@@ -23,6 +26,9 @@ class OpenClient(Client):
 
     first_due_ns = 0
     interval_ns = 1
+
+    def start(self) -> None:
+        """What it has to say before the first job is due."""
 
     def ends_job(self, head: bytes) -> bool:
         """Whether this frame ends a job."""
@@ -53,7 +59,7 @@ class OpenClient(Client):
         if new > 0:
             ids = self.fresh([0] * new, self.count)
             self.count = due
-            self.batch.write(self.transport, ids)
+            self.batch.write(self.outgoing or self.transport, ids)
 
 
 class OpenOurClient(OpenClient, OurClient):
@@ -88,12 +94,64 @@ class OpenNatsClient(OpenClient, NatsClient):
         return int(head[self._place + 1 : self._place + 10], 16)
 
 
+class OpenGearmanClient(OpenClient, GearmanClient):
+    """A client of gearmand."""
+
+    def ends_job(self, head: bytes) -> bool:
+        """WORK_COMPLETE."""
+        return self._ends_job(head)
+
+    def number_in(self, head: bytes) -> int:
+        """The last part of the id."""
+        at = id_at(head) + 1
+        return int.from_bytes(head[at : at + 8], "big")
+
+
+class OpenRedisClient(OpenClient, RedisClient):
+    """A client of Redis. It has asked for as many answers in advance as there are slots, and asks for another one with each."""
+
+    def start(self) -> None:
+        """Ask for them."""
+        self.ask()
+
+    def ends_job(self, head: bytes) -> bool:
+        """An element of its list."""
+        return self._ends_job(head)
+
+    def number_in(self, head: bytes) -> int:
+        """The last part of the id."""
+        return int.from_bytes(element(head)[4:12], "big")
+
+    def heard(self, answers: int, size: int, now: int) -> None:
+        """It asks for as many again."""
+        self.ask_again(answers)
+
+
+class OpenAmqpClient(OpenClient, AmqpClient):
+    """A client of RabbitMQ. Its bodies are of one frame each."""
+
+    def ends_job(self, head: bytes) -> bool:
+        """The body of an answer."""
+        return bool(self._ended(head))
+
+    def number_in(self, head: bytes) -> int:
+        """The last part of the id, with which a body begins."""
+        return int.from_bytes(head[8:16], "big")
+
+
+_CLIENTS: dict[System, Callable[[int, Recorder, int, int], OpenClient]] = {
+    System.NATS: OpenNatsClient,
+    System.RELAY: OpenRelayedClient,
+    System.GEARMAN: OpenGearmanClient,
+    System.REDIS: OpenRedisClient,
+    System.RABBITMQ: OpenAmqpClient,
+}
+
+
 def make_open_client(spec: Spec, number: int, recorder: Recorder) -> OpenClient:
     """Client `number` of the run that `spec` describes. Its jobs' places are of no use here, so there may be any number of them."""
-    if spec.system is System.NATS:
-        return OpenNatsClient(number, recorder, 1, spec.payload_bytes)
-    if spec.system is System.RELAY:
-        return OpenRelayedClient(number, recorder, 1, spec.payload_bytes)
+    if spec.system in _CLIENTS:
+        return _CLIENTS[spec.system](number, recorder, spec.in_flight, spec.payload_bytes)
     return OpenOurClient(number, recorder, 1, spec.payload_bytes, acks=spec.acks)
 
 

@@ -83,24 +83,38 @@ class RedisClient(Client):
 
     def start(self) -> None:
         """Ask for all answers in advance."""
-        self.outgoing = self.pusher.transport
-        self.transport.write(self._pop * self.in_flight)
+        self.ask()
         super().start()
+
+    def ask(self) -> None:
+        """Ask for as many answers as there may be jobs in flight."""
+        self.outgoing = self.pusher.transport
+        self.ask_again(self.in_flight)
+
+    def ask_again(self, answers: int) -> None:
+        """Ask for so many more."""
+        if answers:
+            self.transport.write(self._pop * answers)
 
     def data_received(self, data: bytes) -> None:
         """Answers."""
         now = perf_counter_ns()
         places = bytearray()
         for head in self.framing.feed(data):
-            if head.startswith(b"*2"):
+            if self._ends_job(head):
                 places.append(element(head)[3])
-            elif head.startswith(b"+PONG"):
-                self.set_ready()
-            else:
-                self.fail(head.decode(errors="replace").strip())
-        if places:
-            self.transport.write(self._pop * len(places))
+        self.ask_again(len(places))
         self.finished(bytes(places), now)
+
+    def _ends_job(self, head: bytes) -> bool:
+        """Whether this is an answer; anything that is not as it should be ends the run."""
+        if head.startswith(b"*2"):
+            return True
+        if head.startswith(b"+PONG"):
+            self.set_ready()
+        else:
+            self.fail(head.decode(errors="replace").strip())
+        return False
 
 
 class RedisWorker(Worker):

@@ -33,8 +33,9 @@ CLOSED = (
     *[Workload(System.JSON, Socket.TCP, shape) for shape in (ONE, SMALL, MANY_JOBS)],
     *[Workload(system, Socket.UNIX, shape) for shape in (ONE, MANY_JOBS) for system in (System.RELAY, System.COMPILED)],
 )
-OPEN = (System.RELAY, System.COMPILED, System.BINARY, System.NATS)
 RATES = (1_000, 10_000, 50_000)
+TAKEN = 0.95
+"""Who does less than this part of a rate can't take it: what is late then grows with the length of the window."""
 IN_FLIGHTS = (1, 64)
 PERCENTILES = ("p50", "p90", "p99", "p999", "max")
 
@@ -48,6 +49,10 @@ class OpenSummary:
     jobs_per_s: Spread | None
     percentiles_ms: dict[str, Spread | None]
     cpu_us_per_job: Spread | None
+    broker_busy: Spread | None
+    """Share of the window in which the broker used its core."""
+    taken: bool
+    """Whether it did as many jobs as were due; otherwise how late they were tells nothing."""
     failures: int
 
 
@@ -110,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     records = closed_rounds(closed, options.rounds, bench)
     summaries = [summarise(workload, records) for workload in closed]
-    opened = open_rounds([system for system in OPEN if system not in missing], options, bench)
+    opened = open_rounds([system for system in PEERS if system not in missing], options, bench)
     names = [name for name in libraries.LIBRARIES if options.only in f"{name} libraries" and name not in missing]
     names = [name for name in names if compiled or name != "ours-compiled"]
     setting = libraries.Setting(commands, cores, bench.warmup_s, bench.window_s)
@@ -169,12 +174,15 @@ def open_rounds(systems: Sequence[System], options: argparse.Namespace, bench: B
 def open_summary(system: System, rate: int, records: Sequence[Record]) -> OpenSummary:
     """Medians, and their spread."""
     figures: list[dict[str, Any]] = [record.figures for record in records if record.figures is not None]
+    done = spread([one["jobs"] / one["seconds"] for one in figures])
     return OpenSummary(
         system=system,
         rate=rate,
-        jobs_per_s=spread([one["jobs"] / one["seconds"] for one in figures]),
+        jobs_per_s=done,
         percentiles_ms={name: spread([one[f"{name}_ns"] / 1e6 for one in figures]) for name in PERCENTILES},
         cpu_us_per_job=spread([one["broker_cpu_ns"] / 1e3 / one["jobs"] for one in figures]),
+        broker_busy=spread([one["broker_cpu_ns"] / 1e9 / one["seconds"] for one in figures]),
+        taken=done is not None and done.median >= TAKEN * rate,
         failures=len(records) - len(figures),
     )
 
@@ -205,13 +213,19 @@ def open_table(opened: Sequence[OpenSummary]) -> Table:
     """One row for each system and rate."""
     rows = []
     for summary in opened:
-        values = [f"{one.median:.2f}" if one else "–" for one in summary.percentiles_ms.values()]
+        values = [f"{one.median:.2f}" if one and summary.taken else "–" for one in summary.percentiles_ms.values()]
         done = f"{summary.jobs_per_s.median:,.0f}" if summary.jobs_per_s else "–"
         cpu = f"{summary.cpu_us_per_job.median:,.1f}" if summary.cpu_us_per_job else "–"
-        note = f"{summary.failures} failed" if summary.failures else ""
-        rows.append((f"{summary.system}, {summary.rate:,}/s", done, *values, cpu, note))
+        rows.append((f"{summary.system}, {summary.rate:,}/s", done, *values, cpu, _open_note(summary)))
     columns = ("due", "jobs/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "processor µs/job", "note")
     return Table("Latency from the moment when a job is due (4 clients, 4 workers, 100 bytes, TCP)", columns, rows)
+
+
+def _open_note(summary: OpenSummary) -> str:
+    notes = [f"{summary.failures} failed"] if summary.failures else []
+    if summary.broker_busy is not None and not summary.taken:
+        notes.append(f"can't take this rate (its core {summary.broker_busy.median:.0%} busy)")
+    return ", ".join(notes)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks.measure import Bench, measure
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import client_load, libraries, servers
 from benchmarks.process import Cores, choose_cores
+from benchmarks.summary import Record
 from benchmarks.workloads import MANY_JOBS, Socket, System, Workload
 
 OURS = Commands(ours=our_command(sys.executable), nats=None)
@@ -69,6 +70,29 @@ def test_what_is_missing_is_named_and_all_else_is_measured_and_written(nothing_r
     assert data["versions"]["redis"] == "redis 1"
     assert len(data["libraries"]["celery, 64 in flight"]) == 2
     assert "celery, 64 in flight" in told.out
+
+
+def test_who_does_less_than_is_due_can_not_take_the_rate_and_its_latency_is_not_told():
+    def told(jobs):
+        records = [Record(number, "redis", FIGURES | {"jobs": jobs, "broker_cpu_ns": 400_000_000}) for number in (1, 2)]
+        summary = peers.open_summary(System.REDIS, 1_000, records)
+        return summary.taken, peers.open_table([summary]).rows[0]
+
+    assert told(951) == (True, ("redis, 1,000/s", "951", *["1.00"] * 5, "420.6", ""))
+    assert told(949) == (False, ("redis, 1,000/s", "949", *["–"] * 5, "421.5", "can't take this rate (its core 40% busy)"))
+
+
+def test_a_rate_of_which_nothing_could_be_measured_was_not_taken():
+    summary = peers.open_summary(System.REDIS, 1_000, [Record(1, "redis", None, "it fell over")])
+    assert (summary.taken, summary.failures) == (False, 1)
+    assert peers.open_table([summary]).rows[0][-1] == "1 failed"
+
+
+def test_every_peer_is_measured_at_every_rate(nothing_runs):
+    peers.main(["--quick", "--only", "open", "--compiled-python", "/nowhere"])
+    assert set(nothing_runs) == {
+        (name, rate) for name in ("relay", "binary", "nats", "gearman", "redis") for rate in peers.RATES
+    }
 
 
 def test_another_one_goes_first_in_each_round(nothing_runs):

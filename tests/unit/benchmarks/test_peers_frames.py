@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from benchmarks.generators import amqp, gearman, ours, redis
+from benchmarks.generators import amqp, gearman, open_loop, ours, redis
 from benchmarks.generators.nats import inbox
 from benchmarks.generators.open_loop import OpenNatsClient, OpenOurClient
 from benchmarks.generators.recorder import Recorder
@@ -191,6 +191,51 @@ async def test_in_an_open_loop_what_is_due_is_sent_and_its_latency_counts_from_t
     assert recorder.jobs == 1
     # It was due at 1,100 of a clock that reads far more by now.
     assert recorder.latencies[0] > 10**6
+
+
+def gearman_answer(job):
+    return heard(gearman.WORK_COMPLETE, b"H:here:12\0" + job[-20:])
+
+
+def redis_answer(job):
+    return b"*2\r\n$11\r\nanswers:002\r\n$20\r\n" + job[-22:]
+
+
+def amqp_answer(job):
+    return amqp.frame(amqp.HEADER, struct.pack(">HHQH", 60, 0, 20, 0)) + job[-28:]
+
+
+OPEN = {
+    open_loop.OpenGearmanClient: (gearman_answer, heard(gearman.JOB_CREATED, b"H:here:12")),
+    open_loop.OpenRedisClient: (redis_answer, b""),
+    open_loop.OpenAmqpClient: (amqp_answer, amqp.method(60, 60, b"tag")),
+}
+
+
+@pytest.mark.parametrize("make", OPEN, ids=lambda make: make.__name__)
+async def test_every_peer_sends_what_is_due_and_counts_its_latency_from_then_by_the_number_in_the_answer(recorder, make):
+    answer_to, says_nothing = OPEN[make]
+    client = make(2, recorder, 3, 20)
+    transport = connected(client)
+    sending = transport
+    for companion in client.companions():
+        sending = connected(companion)
+    client.start()
+    asked = transport.take()
+    assert asked == (redis.command(b"BLPOP", b"answers:002", b"0") * 3 if make is open_loop.OpenRedisClient else b"")
+    client.first_due_ns, client.interval_ns = 1_000, 500
+    client.submit_due(1_000)
+    client.submit_due(2_000)
+    jobs = sending.take()
+    size = len(jobs) // 3
+    assert len(jobs) == 3 * size
+    recorder.recording = True
+    client.data_received(says_nothing + answer_to(jobs[2 * size :]) + answer_to(jobs[:size]))
+    recorder.check()
+    assert recorder.jobs == 2
+    # They came in one read, and the third was due 1,000 ns after the first.
+    assert recorder.latencies[1] - recorder.latencies[0] == 1_000
+    assert transport.take() == asked[: len(asked) // 3] * 2, "Redis is asked for as many again"
 
 
 async def test_the_number_of_a_request_to_nats_is_in_the_subject_of_its_answer(recorder):

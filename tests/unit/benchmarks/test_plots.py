@@ -41,6 +41,8 @@ def measured(monkeypatch, tmp_path):
         for name in ("relay", "compiled", "nats")
         for rate in (1000, 50_000)
     ]
+    opened += [{**opened[0], "system": "gearman", "taken": False}, {**opened[-1], "system": "gearman", "taken": True}]
+    opened += [{**opened[0], "system": "redis", "taken": False}]
     failed = {"workload": "rabbitmq-tcp-1x1-100B", "cpu_us_per_job": None}
     files[2].write_text(json.dumps({"closed": [*closed, failed], "open": opened}))
     return ["--fairness", str(files[0]), "--growth", str(files[1]), "--peers", str(files[2])]
@@ -65,6 +67,13 @@ def test_a_figure_says_its_units_as_text_and_neither_when_nor_where_it_was_drawn
         assert not re.search(r"dc:date|matplotlib\.org", svg)
     texts = texts_of(tmp_path / "out" / "waits-light.svg")
     assert {"waiting time (s)", "active keys", "1", "100"} <= texts, "numbers of an axis without an exponent"
+
+
+def test_who_can_not_take_a_rate_is_left_out_of_it(data, tmp_path):
+    plots.main([*data, "--into", str(tmp_path / "out")])
+    texts = texts_of(tmp_path / "out" / "latency-light.svg")
+    assert plots.NAMES["gearman"] in texts, "it takes the other rate"
+    assert plots.NAMES["redis"] not in texts
 
 
 def texts_of(path):

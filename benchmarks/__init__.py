@@ -21,8 +21,8 @@ One file, one idea:
 
 `python -m benchmarks.peers` measures the same beside others, which are in `peers/`.
 
-`python -m benchmarks.chunks` measures chunks of progress, `python -m benchmarks.mixed` small jobs beside large ones. Such programs
-share `in_turn.py`: the command line, rounds in turn.
+`python -m benchmarks.chunks` measures chunks of progress, `python -m benchmarks.mixed` small jobs beside large ones,
+`python -m benchmarks.rush` more jobs than can be done. Such programs share `in_turn.py`: the command line, rounds in turn.
 
 `python -m benchmarks.scale` opens thousands of connections, and lets a million jobs wait.
 

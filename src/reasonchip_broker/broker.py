@@ -24,7 +24,7 @@ from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, Role
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.scheduling import Scheduling
 from reasonchip_broker.switchboard import Switchboard
-from reasonchip_broker.transports.server_transport import Connection, Flusher, ServerTransport
+from reasonchip_broker.transports.server_transport import AT_ONCE, Connection, Flusher, Pacer, ServerTransport
 
 NEVER = float("inf")
 CLOSE_S = 2.0
@@ -87,6 +87,7 @@ class Broker:
         self._strangers: Counter[str] = Counter()
         self._time = time.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pacer: Pacer | None = None
         self._wake_at = NEVER
         self._wake_handle: asyncio.TimerHandle | None = None
         self._carrying = False
@@ -139,6 +140,8 @@ class Broker:
                 raise InternalError(f"a broker is started once; this one is {self.state.name}")
             self._loop = asyncio.get_running_loop()
             flusher = Flusher(self._loop)
+            board = self.switchboard
+            self._pacer = Pacer(self._loop, self._take, lambda: board.waiting, lambda: board.counters.finished)
             started: list[ServerTransport] = []
             self.state = BrokerState.RUNNING
             try:
@@ -260,7 +263,19 @@ class Broker:
         self._after_step()
 
     def received(self, connection: Connection, frames: list[Frame]) -> None:
-        """The hot path: frames in, effects out."""
+        """Frames came. Those of clients may have to wait until workers were heard."""
+        pacer = self._pacer
+        if connection.role is Role.WORKER or pacer is None:
+            self._take(connection, frames)
+            if pacer is not None and pacer.crowded:
+                pacer.heard()
+        elif len(frames) > AT_ONCE or pacer.crowded:
+            pacer.receive(connection, frames)
+        elif not self._take(connection, frames) and self.switchboard.waiting:
+            pacer.took(frames)
+
+    def _take(self, connection: Connection, frames: list[Frame]) -> bool:
+        """The hot path: frames in, effects out. Returns whether all were of plain jobs."""
         self._carrying = True
         plain = False
         try:
@@ -272,9 +287,12 @@ class Broker:
         if not plain or self._stepped or self._timers.wake_at < self._wake_at or self.state is not BrokerState.RUNNING:
             self._stepped = False
             self._after_step()
+        return plain
 
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
         """A connection sent what is no frame."""
+        if self._pacer is not None:
+            self._pacer.end(connection)
         self._log.warning("protocol error", connection=connection.id.hex(), reason=reason.name, error=sentence)
         self._step(connection, self.switchboard.offended, reason, sentence)
 
@@ -299,6 +317,8 @@ class Broker:
         """A connection has ended."""
         if self._connections.pop(connection.id, None) is None:
             return
+        if self._pacer is not None:
+            self._pacer.end(connection)
         self._step(connection, self.switchboard.disconnected, reason)
         # `serve` runs without the cyclic collector: whatever points both ways is taken apart by hand.
         connection.context = None

@@ -33,7 +33,6 @@ class BulkReader(asyncio.BufferedProtocol):
         self._head = memoryview(bytearray(_HEAD_BYTES))
         self._in_place = False
         self._patience = _PATIENCE
-        transport.set_protocol(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
@@ -69,3 +68,11 @@ class BulkReader(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As for the connection."""
         self._connection.connection_lost(exc)
+
+
+def read_in_bulk(connection: "Connection", decoder: FrameDecoder, transport: asyncio.Transport) -> bool:
+    """Let a connection be read from so, if it can be: only a socket's bytes can be had without a copy, if they are not encrypted."""
+    if transport.get_extra_info("socket") is None or transport.get_extra_info("sslcontext") is not None:
+        return False
+    transport.set_protocol(BulkReader(connection, decoder, transport))
+    return True

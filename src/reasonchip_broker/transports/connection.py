@@ -21,7 +21,8 @@ from reasonchip_broker.limits import HANDSHAKE_FRAME_BYTES_MAX, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
 from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, Frame, FrameDecoder
-from reasonchip_broker.transports.bulk import BulkReader
+from reasonchip_broker.transports.addresses import address_of
+from reasonchip_broker.transports.bulk import read_in_bulk
 from reasonchip_broker.transports.flusher import Flusher
 
 _PREFACE_BYTES: Final = len(PREFACE)
@@ -83,6 +84,7 @@ class Connection(asyncio.Protocol):
         "_handed_bytes",
         "_handler",
         "_head",
+        "_held",
         "_held_bytes",
         "_limits",
         "_loop",
@@ -150,6 +152,8 @@ class Connection(asyncio.Protocol):
         self._plain = False
         """Whether frames go into the outbox as they are: an open binary connection that takes what it is sent."""
         self._mark = limits.outbox_bytes_mark
+        self._held = False
+        """Whether its owner does not want to hear it for now."""
         self._dirty = False
         self._paused = False
         self._handed_bytes = 0
@@ -269,7 +273,7 @@ class Connection(asyncio.Protocol):
         self._plain = self.reason is None and self.dialect is Dialect.BINARY
         self.flush()
         if not self._paused and self.reason is None and self._transport is not None:
-            if self._serves:
+            if self._serves and not self._held:
                 self._transport.resume_reading()
             self._handler.writable(self)
 
@@ -319,7 +323,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=self._mark, low=self._mark // 2)
         self._encrypts = transport.get_extra_info("sslcontext") is not None
-        self.address = _address(transport)
+        self.address = address_of(transport)
         if not self._handler.accepts(self):
             self.reason = CloseReason.LIMIT
             self._transport = None
@@ -343,15 +347,17 @@ class Connection(asyncio.Protocol):
             self._offend(decoder.failure)
         elif self._encodes:
             self._time_frame(decoder.incomplete, begun=bool(frames))
-        if decoder.bulky and not self.reads_in_bulk:
-            self._read_in_bulk(decoder)
+        if decoder.bulky and not self.reads_in_bulk and self._transport is not None:
+            self.reads_in_bulk = read_in_bulk(self, decoder, self._transport)
 
-    def _read_in_bulk(self, decoder: FrameDecoder) -> None:
-        transport = self._transport
-        # Only a socket's bytes can be had without a copy.
-        if transport is not None and not self._encrypts and transport.get_extra_info("socket") is not None:
-            self.reads_in_bulk = True
-            BulkReader(self, decoder, transport)
+    def hold(self, held: bool) -> None:
+        """Read nothing of a peer, or read it again. What was read already may still be told."""
+        self._held = held
+        if self.reason is None and not self._paused and self._transport is not None:
+            if held:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def _detect(self, data: bytes) -> None:
         head = self._head = self._head + data
@@ -488,10 +494,3 @@ class Connection(asyncio.Protocol):
         self._plain = False
         if was_accepted:
             self._handler.closed(self, self.reason)
-
-
-def _address(transport: asyncio.BaseTransport) -> str:
-    name = transport.get_extra_info("peername")
-    if isinstance(name, tuple):
-        return f"[{name[0]}]:{name[1]}" if ":" in str(name[0]) else f"{name[0]}:{name[1]}"
-    return str(name) if name else "local"

@@ -6,6 +6,9 @@ from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import CloseReason, Role
 from reasonchip_broker.transports.connection import Connection, ConnectionHandler
 from reasonchip_broker.transports.flusher import Flusher
+from reasonchip_broker.transports.pacing import AT_ONCE, Pacer
+
+__all__ = ["AT_ONCE", "Connection", "ConnectionHandler", "Flusher", "Pacer", "ServerTransport"]
 
 
 class ServerTransport(ABC):

@@ -456,24 +456,44 @@ def test_a_connection_that_is_refused_is_never_told_of_again() -> None:
     assert rig.transport.written == b""
 
 
-@pytest.mark.parametrize(
-    ("peername", "address"),
-    [
-        (("10.0.0.1", 1), "10.0.0.1:1"),
-        (("fe80::1", 2, 0, 0), "[fe80::1]:2"),
-        ("", "local"),
-        (None, "local"),
-        ("/run/peer.sock", "/run/peer.sock"),
-    ],
-)
-def test_an_address_is_for_people_to_read(peername: object, address: str) -> None:
-    rig = Rig()
-    assert rig.made(FakeTransport(rig.loop, peername)).address == address
-
-
 @pytest.mark.parametrize("role", list(Role))
 def test_a_dialled_connection_is_open_from_the_start(role: Role) -> None:
     rig = Rig(dialect=Dialect.BINARY, role=role)
     assert rig.told == ["accepts", "opened"]
     rig.hear(numbered(1, 2 * HANDSHAKE_FRAME_BYTES_MAX))
     assert rig.recorder.received_numbers(rig.connection) == [1]
+
+
+# Held by its owner
+
+
+def test_a_connection_that_is_held_is_not_read_from_until_it_is_not_any_more() -> None:
+    rig = binary()
+    rig.connection.hold(True)
+    assert not rig.transport.reading
+    rig.connection.hold(False)
+    assert rig.transport.reading
+
+
+def test_a_connection_that_is_held_is_not_read_from_though_its_peer_takes_what_it_is_sent() -> None:
+    rig = binary(**SMALL)
+    rig.transport.room = 0
+    rig.send(*(numbered(number, 1000) for number in range(100)))
+    assert not rig.transport.reading
+    rig.connection.hold(True)
+    rig.transport.take(1 << 30)
+    assert rig.told[-1] == "writable"
+    assert not rig.transport.reading
+    rig.connection.hold(False)
+    assert rig.transport.reading
+
+
+def test_a_connection_that_is_no_longer_held_is_not_read_from_while_its_peer_does_not_read() -> None:
+    rig = binary(**SMALL)
+    rig.connection.hold(True)
+    rig.transport.room = 0
+    rig.send(*(numbered(number, 1000) for number in range(100)))
+    rig.connection.hold(False)
+    assert not rig.transport.reading
+    rig.transport.take(1 << 30)
+    assert rig.transport.reading

@@ -8,6 +8,7 @@ import pytest
 from reasonchip_broker import Broker
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Code
+from reasonchip_broker.transports.pacing import Pacer
 from tests.raw_peers import client_of, options, serving, until, worker_of
 from tests.unit.test_broker_limits import OVER_TCP
 
@@ -35,6 +36,35 @@ async def test_row_21_in_a_rush_of_short_jobs_most_find_a_slot_and_none_is_lost(
                 assert (await client.outcome(cookie)).code == Code.OK
         assert broker.switchboard.counters.finished == 2 * MANY
         assert broker.switchboard.counters.queued < MANY
+        assert not crowded(broker)
+
+
+async def test_as_soon_as_a_worker_is_heard_more_jobs_may_be_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bool] = []
+    real = Pacer.heard
+
+    def spy(pacer: Pacer) -> None:
+        heard.append(pacer.crowded)
+        real(pacer)
+
+    monkeypatch.setattr(Pacer, "heard", spy)
+    async with serving() as broker:
+        await worker_of(broker, capacity=8)
+        client = await client_of(broker)
+        for cookie in client.run_all("echo", MANY):
+            await client.outcome(cookie)
+    assert len(heard) > 100
+    assert all(heard)
+
+
+async def test_many_clients_that_send_few_jobs_each_have_to_queue_too() -> None:
+    async with serving() as broker:
+        clients = [await client_of(broker) for _ in range(20)]
+        assert not crowded(broker)
+        for client in clients:
+            client.run_all("echo", 10)
+        await until(lambda: crowded(broker), "nobody has to queue")
+        await until(lambda: broker.switchboard.waiting == 200, "jobs were not taken in")
         assert not crowded(broker)
 
 

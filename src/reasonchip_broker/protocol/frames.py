@@ -59,6 +59,9 @@ LARGE_BYTES: Final = 32 * 1024
 BULK_BYTES: Final = 256 * 1024
 """A frame of this size is worth two more calls for each read, and smaller reads where the next one begins."""
 
+AT_ONCE_BYTES: Final = 256 * 1024
+"""No more of a place is given away at a time: what is read in one go, others wait for."""
+
 _PLACE_FACTOR: Final = 64
 """How much more memory a peer may make us take than it has sent of a frame."""
 
@@ -130,8 +133,9 @@ class FrameDecoder(ABC):
         """Where the next bytes of the stream belong, if a large frame has begun: they may be written there, instead of fed.
 
         Its last byte is to be fed: whoever wrote the others may hold on to the place until it returns from telling so."""
-        place = self._place
-        return place[self._have : self._need - 1] if place is not None and self._have < self._need - 1 else None
+        place, have = self._place, self._have
+        end = min(have + AT_ONCE_BYTES, self._need - 1)
+        return place[have:end] if place is not None and have < end else None
 
     def filled(self, size: int) -> None:
         """So many bytes were written to `place`."""

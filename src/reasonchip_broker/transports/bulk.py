@@ -36,7 +36,7 @@ class BulkReader(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
-        place = self._decoder.place if self._connection.reason is None else None
+        place = self._decoder.place
         self._in_place = place is not None
         return place if place is not None else self._head
 

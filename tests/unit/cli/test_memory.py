@@ -14,7 +14,7 @@ if {{settled}}:
 
 def payloads():
     for _ in range({ROUNDS}):
-        some = [bytes(1024 * 1024) for _ in range(8)]
+        some = [bytes(3 * 1024 * 1024) for _ in range(3)]
         del some
 
 payloads()

@@ -10,6 +10,7 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import NO_COOKIE, CloseReason, PacketType
 from reasonchip_broker.protocol.frames import (
+    AT_ONCE_BYTES,
     BULK_BYTES,
     HEADER,
     HEADER_BYTES,
@@ -293,8 +294,20 @@ def test_a_large_frame_has_a_place_only_once_some_of_it_has_come() -> None:
     decoder.feed(raw[100 * KIB : 150 * KIB])
     place = decoder.place
     assert place is not None
-    assert len(place) == len(raw) - 150 * KIB - 1
     assert decoder.buffered_bytes == 150 * KIB
+
+
+def test_a_place_is_given_away_a_part_at_a_time_but_for_its_last_byte() -> None:
+    raw = large(MIB)
+    decoder = BinaryDecoder(16 * MIB)
+    decoder.feed(raw[: 100 * KIB])
+    sizes = []
+    while place := decoder.place:
+        sizes.append(len(place))
+        decoder.filled(len(place))
+    rest = len(raw) - 100 * KIB - 1
+    assert sizes == [AT_ONCE_BYTES] * (rest // AT_ONCE_BYTES) + [rest % AT_ONCE_BYTES]
+    assert len(decoder.feed(raw[-1:])) == 1
 
 
 def test_only_a_frame_that_is_worth_it_is_to_be_written_to_its_place() -> None:

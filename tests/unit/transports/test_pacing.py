@@ -154,6 +154,26 @@ def test_where_short_jobs_wait_fewer_are_taken_in_than_end(busy: tuple[Board, Co
     assert [board.work(40) for _ in range(8)] == [40 // PART] * 8
 
 
+def test_what_was_one_too_many_gets_a_slot_before_others_are_taken_in(busy: tuple[Board, Connection]) -> None:
+    board, _ = busy
+    board.work(SHORT)
+    assert board.waiting == PROBE
+    board.finish(30)
+    board.pacer.heard()
+    assert board.turn() == 30 - PROBE
+    assert board.waiting == 0
+
+
+def test_who_comes_later_has_to_queue_behind_others_though_no_job_waits(busy: tuple[Board, Connection]) -> None:
+    board, _ = busy
+    board.work(SHORT)
+    board.finish(board.waiting)
+    other = line()
+    board.pacer.receive(other, jobs(1))
+    assert is_held(other)
+    assert board.numbers(other) == []
+
+
 def test_slots_that_nobody_knew_of_are_found(busy: tuple[Board, Connection]) -> None:
     board, _ = busy
     board.work(SHORT)

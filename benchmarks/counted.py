@@ -201,18 +201,18 @@ def results_alone() -> Run:
     return run
 
 
-def queued() -> Run:
-    """Jobs of many keys behind thousands that wait, each of which gets the slot that another one leaves."""
-    load = Load(1, 1, 8)
+def queued(keys: int, at_once: int) -> Run:
+    """Jobs of so many keys behind thousands that wait, each of which gets the slot that another one leaves; so many in each read."""
+    load = Load(1, 1, at_once)
     (client,), (worker,) = load.clients, load.workers
-    options = [schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES, key=f"key {key}")) for key in range(KEYS)]
+    options = [schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES, key=f"key {key}")) for key in range(keys)]
     runs = [Template(packets.run(MARK, meta, PAYLOAD)) for meta in options]
     result = Template(packets.result(MARK, 1, PAYLOAD, ENCODING_BYTES))
     received = begun = 0
 
     def come(count: int) -> None:
         nonlocal begun
-        client.say(b"".join([runs[(begun + number) % KEYS].of(load.cookie()) for number in range(count)]))
+        client.say(b"".join([runs[(begun + number) % keys].of(load.cookie()) for number in range(count)]))
         begun += count
 
     come(QUEUED)
@@ -220,12 +220,12 @@ def queued() -> Run:
     def run(rounds: int) -> int:
         nonlocal received
         for _ in range(rounds):
-            come(8)
+            come(at_once)
             worker.say(b"".join([result.of(frame[8:24]) for frame in worker.take()]))
             received += sum(frame[4] == PacketType.RESULT for frame in client.take())
             client.say(packets.ack(received))
             load.passed()
-        return rounds * 8
+        return rounds * at_once
 
     return run
 
@@ -261,7 +261,8 @@ WORKLOADS: dict[str, tuple[Callable[[], Run], int]] = {
     "its RESULT": (results_alone, 8),
     "plain, 1 x 1": (lambda: plain(1, 1), 1_000),
     "JSON, 4 x 32": (lambda: plain(4, 32, Dialect.JSON), 8),
-    "that waits, 50 keys": (queued, 100),
+    "that waits, 50 keys": (lambda: queued(KEYS, 8), 100),
+    "that waits, in a rush": (lambda: queued(1, AT_ONCE), 8),
     "chunk of progress": (progress, 100),
 }
 """What is counted, by name, and how many rounds are enough."""

@@ -271,11 +271,13 @@ class Broker:
                 pacer.heard()
         elif len(frames) > AT_ONCE or pacer.crowded:
             pacer.receive(connection, frames)
-        elif not self._take(connection, frames) and self.switchboard.waiting:
-            pacer.took(frames)
+        else:
+            self._take(connection, frames)
+            if self.switchboard.waiting:
+                pacer.took(frames)
 
-    def _take(self, connection: Connection, frames: list[Frame]) -> bool:
-        """The hot path: frames in, effects out. Returns whether all were of plain jobs."""
+    def _take(self, connection: Connection, frames: list[Frame]) -> None:
+        """The hot path: frames in, effects out."""
         self._carrying = True
         plain = False
         try:
@@ -287,7 +289,6 @@ class Broker:
         if not plain or self._stepped or self._timers.wake_at < self._wake_at or self.state is not BrokerState.RUNNING:
             self._stepped = False
             self._after_step()
-        return plain
 
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
         """A connection sent what is no frame."""

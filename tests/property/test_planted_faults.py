@@ -150,14 +150,14 @@ def a_pool_is_remembered_when_its_workers_are_gone(patch: pytest.MonkeyPatch) ->
 
 @fault
 def priorities_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    original = Backlog._new_line
+    original = Backlog.new_line
 
     def new_line(self: Backlog, kind: EligibilityClass, priority: int, share: Share, worker: Worker | None) -> Line:
         line = original(self, kind, priority, share, worker)
         line.level = PRIORITY_DEFAULT
         return line
 
-    patch.setattr(Backlog, "_new_line", new_line)
+    patch.setattr(Backlog, "new_line", new_line)
 
 
 @fault

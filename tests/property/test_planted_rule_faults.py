@@ -5,14 +5,13 @@ As in `test_planted_faults.py`, the simulator goes without the switchboard's own
 
 import pytest
 
-from reasonchip_broker.limits import Limits
 from reasonchip_broker.routing.affinity import Affinity
 from reasonchip_broker.routing.gates import Gates, LimitGate
 from reasonchip_broker.routing.lines import EligibilityClass
 from reasonchip_broker.routing.pressure import Pressure
 from reasonchip_broker.routing.roster import Labels, Pool, Worker, choose
 from reasonchip_broker.routing.route import Route
-from reasonchip_broker.routing.shares import Account, Share
+from reasonchip_broker.routing.shares import Account
 from reasonchip_broker.routing.slots import Slots
 from reasonchip_broker.scheduling import Limit, Scheduling
 from tests.property.test_planted_faults import after, nothing, registry, walk_all
@@ -138,21 +137,10 @@ def one_label_of_those_that_are_needed_will_do(patch: pytest.MonkeyPatch) -> Non
 
 @fault
 def an_owner_may_fill_the_queue_for_all(patch: pytest.MonkeyPatch) -> None:
-    original = Pressure.objection
+    def boundless(self: Pressure, *_: object) -> None:
+        self._owner_jobs_max = 10**9
 
-    def objection(
-        self: Pressure, share: Share, cookie: bytes, frame_bytes: int, jobs: int, size: int
-    ) -> tuple[str, int] | None:
-        limits, self._limits = (
-            self._limits,
-            Limits(owner_backlog_jobs_max=10**9, backlog_jobs_max=self._limits.backlog_jobs_max),
-        )
-        try:
-            return original(self, share, cookie, frame_bytes, jobs, size)
-        finally:
-            self._limits = limits
-
-    patch.setattr(Pressure, "objection", objection)
+    after(patch, Pressure, "__init__", boundless)
 
 
 @fault

@@ -39,7 +39,6 @@ class Backlog:
     """All waiting jobs, and all known classes."""
 
     __slots__ = (
-        "_ageing_s",
         "_ages",
         "_checked",
         "_checked_pools",
@@ -50,6 +49,7 @@ class Backlog:
         "_scheduling",
         "_sticky",
         "_timers",
+        "ageing_s",
         "bytes",
         "epoch",
         "gates",
@@ -70,7 +70,7 @@ class Backlog:
         self.gates = gates
         self.shares = Shares(scheduling)
         self._scheduling = scheduling
-        self._ageing_s = scheduling.ageing_s
+        self.ageing_s = scheduling.ageing_s
         self._ages: list[tuple[float, int, Line]] = []
         """When the first job of a line comes of age, and counts for more."""
         self._classes: dict[Key, EligibilityClass] = {}
@@ -133,27 +133,29 @@ class Backlog:
         kind, priority, share = route.kind, route.options.prio, route.share
         self.sequence += 1
         route.sequence = self.sequence
-        line = kind.lines.get((priority, share, worker))
-        if line is None:
-            line = self._new_line(kind, priority, share, worker)
+        line = kind.lines.get((priority, share, worker)) or self.new_line(kind, priority, share, worker)
         if worker is not None:
             self._sticky[route] = line
             if line.timer is None:
                 line.timer = self._timers.arm(TimerKind.AFFINITY, line, route.queued_at + wait_s)
+        self.join(line, route, now)
+
+    def join(self, line: Line, route: Route, now: float) -> None:
+        """A job that has its number takes its place in a line, behind all others."""
         line.queue.append(route)
         line.size += 1
-        kind.size += 1
+        line.kind.size += 1
         self.jobs += 1
-        size = len(route.frame)
+        size, account = len(route.frame), line.share.account
         self.bytes += size
-        account = share.account
         account.jobs += 1
         account.bytes += size
         if line.size == 1:
             self._list_everywhere(line, now)
             self._watch(line, route)
 
-    def _new_line(self, kind: EligibilityClass, priority: int, share: Share, worker: Worker | None) -> Line:
+    def new_line(self, kind: EligibilityClass, priority: int, share: Share, worker: Worker | None = None) -> Line:
+        """A line that is not there yet; a job is about to join it."""
         self._numbers += 1
         gates = self.gates.of_line(kind.limits, kind.pipeline, share) if kind.limits else ()
         line = kind.lines[priority, share, worker] = Line(self._numbers, kind, priority, share, gates, worker)
@@ -196,7 +198,7 @@ class Backlog:
         else:
             self.gates.park(line, pool, gate)
 
-    def _drop_line(self, line: Line) -> None:
+    def drop_line(self, line: Line) -> None:
         """Nothing waits in it any more. What pools say of it is dropped when it comes up, unless gates count it."""
         worker = line.worker
         if line.kind.special or line.gates:
@@ -261,23 +263,25 @@ class Backlog:
         return line
 
     def moved(self, share: Share, now: float) -> None:
-        """A key has used less than was said of it when its jobs began to wait."""
-        for row, level in list(share.rows.items()):
-            row.turns.moved(row, level, now)
+        """A key may have used less than was said of it when its jobs began to wait."""
+        order = share.order(now) if share.running else share.usage
+        for row, level in share.rows.items():
+            if order < row.entry.order:
+                row.turns.moved(row, level, order)
 
     # Age
 
     def _watch(self, line: Line, head: Route) -> None:
         """A line has another first job, which comes of age in its time."""
-        if self._ageing_s and line.level < _TOP:
-            due_at = head.queued_at + (line.level - line.priority + 1) * self._ageing_s
+        if self.ageing_s and line.level < _TOP:
+            due_at = head.queued_at + (line.level - line.priority + 1) * self.ageing_s
             if due_at < line.due_at:
                 line.due_at = due_at
                 heappush(self._ages, (due_at, line.number, line))
 
     def _relevel(self, line: Line, now: float) -> None:
         """The first job of a line has gone: the next one has waited less, perhaps."""
-        if self._ageing_s:
+        if self.ageing_s:
             head = line.head()
             if head is not None:
                 level = self.level_of(line, head, now)
@@ -288,11 +292,11 @@ class Backlog:
 
     def level_of(self, line: Line, head: Route, now: float) -> int:
         """The priority that a line counts for, with the age of its first job."""
-        if not self._ageing_s:
+        if not self.ageing_s:
             return line.priority
-        waited = int((now - head.queued_at) / self._ageing_s)
+        waited = int((now - head.queued_at) / self.ageing_s)
         # Division rounds: what counts is when the next level is due.
-        waited += head.queued_at + (waited + 1) * self._ageing_s <= now
+        waited += head.queued_at + (waited + 1) * self.ageing_s <= now
         return min(_TOP, line.priority + waited)
 
     def _promote(self, now: float) -> None:
@@ -331,11 +335,8 @@ class Backlog:
             self._relevel(line, now)
 
     def _line_of(self, route: Route) -> Line:
-        if self._sticky:
-            line = self._sticky.get(route)
-            if line is not None:
-                return line
-        return route.kind.lines[route.options.prio, route.share, None]
+        line = self._sticky.get(route) if self._sticky else None
+        return line or route.kind.lines[route.options.prio, route.share, None]
 
     # Affinity
 
@@ -373,7 +374,7 @@ class Backlog:
 
     def configure(self, scheduling: Scheduling, running: list[Route], now: float) -> None:
         """Other rules hold from now on, also for these jobs, which run already."""
-        self._ageing_s = scheduling.ageing_s
+        self.ageing_s = scheduling.ageing_s
         self._ages = []
         self._checked = {}
         self._scheduling = scheduling
@@ -429,13 +430,12 @@ class Backlog:
         line.size -= 1
         line.kind.size -= 1
         self.jobs -= 1
-        size = len(route.frame)
+        size, account = len(route.frame), line.share.account
         self.bytes -= size
-        account = line.share.account
         account.jobs -= 1
         account.bytes -= size
         if not line.size:
-            self._drop_line(line)
+            self.drop_line(line)
 
     def waiting(self) -> Iterator[EligibilityClass]:
         """The classes of which a job waits."""

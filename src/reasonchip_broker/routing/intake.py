@@ -22,7 +22,7 @@ from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.roster import Labels, Worker
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.shares import Share
-from reasonchip_broker.routing.status import PREFERRED_BUSY, limit_reached, not_served
+from reasonchip_broker.routing.status import ALL_TAKEN, PREFERRED_BUSY, limit_reached, not_served
 from reasonchip_broker.scheduling import WhenReached
 
 
@@ -199,7 +199,7 @@ class Intake:
             return None
         as_json = options.enc == ENCODING_JSON
         kind = self.class_of(options.p, as_json, labels_of(options.need), labels_of(options.like))
-        is_plain = not as_json and not options.reply and not (options.key or options.like or options.aff) and not kind.special
+        is_plain = not as_json and not options.reply and not (options.like or options.aff) and not kind.special
         known = options, kind, is_plain and options.is_simple
         if options.delay:
             # Made anew for each, from the time that is left: none of them comes twice, and together they would drive out all others.
@@ -278,7 +278,7 @@ class Intake:
         elif gate is not None:
             sentence = limit_reached(gate, self._dispatcher.clock.now)
         else:
-            sentence = "every slot that serves this pipeline is taken"
+            sentence = ALL_TAKEN
         self._answers.reply(route.owner, PacketType.RUN, Code.QUEUED, sentence, route.cookie)
 
     def schedule(self, route: Route) -> None:

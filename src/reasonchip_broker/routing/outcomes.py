@@ -134,7 +134,8 @@ class Outcomes:
             size = sum(map(len, new))
             pack.size = before + count
             pack.bytes += size
-            pack.share.ended(count, count, now)
+            if pack.mixed is None:
+                pack.share.ended(count, count, now)
             owner.pack = None
             owner.awaited += count
             owner.unfinished -= count

@@ -1,19 +1,23 @@
 """Outcomes of plain jobs, kept by the pack.
 
-Jobs of one client that end well at about the same time, and asked for the same, differ in nothing but cookie, result and when they
-were taken. So they are kept together: a *pack* has their RESULTs, and stands in the place of their routes, in the table of jobs, in
-the queue of what is kept and among what the client is to acknowledge. To keep one more is to append to a list, and to acknowledge
-all of a pack is one step, since from then on it serves as the mark of all its cookies. Whoever asks for a single one of the jobs finds
-the pack *opened*: it has a route for each of them then, and they are treated like all others.
+Plain jobs of one client and one class that end well at about the same time differ in nothing but cookie, result, when they were
+taken, and perhaps their options. So they are kept together: a *pack* has their RESULTs, and stands in the place of their routes, in the
+table of jobs, in the queue of what is kept and among what the client is to acknowledge. To keep one more is to append to a list, and to
+acknowledge all of a pack is one step, since from then on it serves as the mark of all its cookies. Whoever asks for a single one of the
+jobs finds the pack *opened*: it has a route for each of them then, and they are treated like all others.
 """
 
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from reasonchip_broker.protocol.frames import HEADER_BYTES
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.route import Route, RouteState
 
+if TYPE_CHECKING:
+    from reasonchip_broker.routing.lines import EligibilityClass
+
 _OVER: Final = RouteState.OVER
+_MIXED: Final = RunOptions(p="mixed")
 
 SIZE_MAX: Final = 256
 """No more outcomes are kept in a pack."""
@@ -37,6 +41,7 @@ class Pack:
         "ends_in",
         "frames",
         "kind",
+        "mixed",
         "options",
         "owner",
         "principal",
@@ -57,7 +62,11 @@ class Pack:
         """The client that was sent them."""
         self.principal = first.principal
         self.share = first.share
+        """The fairness key of all of them, unless their options are `mixed`."""
         self.options = first.options
+        """The options of all of them; of no job, if they are `mixed`."""
+        self.mixed: list[RunOptions] | None = None
+        """The options of each, where they are not the same."""
         self.kind = first.kind
         self.deadline = deadline
         """When they are forgotten."""
@@ -80,9 +89,30 @@ class Pack:
         self.routes: list[Route] | None = None
         """The jobs, once the pack is open."""
 
-    def goes_on(self, options: RunOptions) -> bool:
-        """Whether jobs with these options, whose outcomes are to be forgotten with these, may be added."""
-        return self.state is _OVER and self.options is options and self.routes is None and self.size < SIZE_MAX
+    def goes_on(self, route: Route) -> bool:
+        """Whether this job, whose outcome is to be forgotten with these, may be added, and has the same options and fairness key."""
+        return (
+            self.state is _OVER
+            and self.options is route.options
+            and (route.own_share is None or route.own_share is self.share)
+            and self.routes is None
+            and self.size < SIZE_MAX
+        )
+
+    def mixes(self, kind: "EligibilityClass") -> bool:
+        """Whether jobs of this class, whose outcomes are to be forgotten with these, may be added, whatever their options."""
+        return self.state is _OVER and self.kind is kind and self.routes is None and self.size < SIZE_MAX
+
+    def mix(self, options: RunOptions) -> None:
+        """The next job has other options than those before, or another fairness key."""
+        if self.mixed is None:
+            self.mixed = [self.options] * len(self.frames)
+            self.options = _MIXED
+        self.mixed.append(options)
+
+    def options_of(self, place: int) -> RunOptions:
+        """The options of a job, as long as it is not open."""
+        return self.options if self.mixed is None else self.mixed[place]
 
     def cookies(self) -> list[bytes]:
         """The cookies of its jobs, as long as it is not open."""

@@ -1,36 +1,47 @@
 """The hot path: RUNs and RESULTs of plain jobs, each kind in a loop of its own.
 
-A *plain* job asks for nothing but to be run: no deadline, no reply, variables that need no translation, a worker with a free slot.
-Nearly all are, and they come in reads of many frames. So these two loops do for a plain job what `Switchboard` and `Dispatcher` do
-for any, written out: no handler is looked up, no method called for a single step, and what all frames of a read have in common is
-looked up once. At the first sign that a frame is anything else they hand it to its handler, which knows all the rules; nothing is
-decided here that is not decided there as well, and a test compares the two.
+A *plain* job asks for nothing but to be run, sooner or later: no deadline, no reply, variables that need no translation. Nearly all
+are, and they come in reads of many frames. So these loops do for a plain job what `Switchboard` and `Dispatcher` do for any, written
+out: no handler is looked up, no method called for a single step, and what all frames of a read have in common is looked up once. A job
+for which no slot is free is queued here, and given the slot that another one leaves. At the first sign that a frame or a job is
+anything else they hand it to its handler, which knows all the rules; nothing is decided here that is not decided there as well, and a
+test compares the two.
 (`docs/decisions/0008-plain-jobs-have-a-loop-of-their-own.md`)"""
 
 from collections import deque
 from typing import Any, Final, TypeAlias
 
-from reasonchip_broker.protocol.codes import NO_COOKIE, PacketType
+from reasonchip_broker.protocol import packets
+from reasonchip_broker.protocol.codes import NO_COOKIE, Code, PacketType
 from reasonchip_broker.protocol.frames import HEADER_BYTES, Frame
 from reasonchip_broker.protocol.schemas import RunOptions
 from reasonchip_broker.routing.assignment import Assignment, AssignmentState
 from reasonchip_broker.routing.dispatcher import Dispatcher
-from reasonchip_broker.routing.lines import EligibilityClass
+from reasonchip_broker.routing.lines import EligibilityClass, Line
 from reasonchip_broker.routing.packs import Pack
 from reasonchip_broker.routing.peers import ELSE, Peer, PeerState
 from reasonchip_broker.routing.roster import Pool, Worker, take
 from reasonchip_broker.routing.route import Route, RouteState
+from reasonchip_broker.routing.shares import Share
 from reasonchip_broker.routing.stand_ins import NO_KIND
+from reasonchip_broker.routing.status import ALL_TAKEN
 
 Known: TypeAlias = tuple[RunOptions, EligibilityClass, bool]
 """What a RUN's options mean: decoded, the class of such jobs, and whether they are plain."""
 
 _nothing: Final[Any] = None
+_NO_POOLS: Final[list[Pool]] = []
+_NOT_PLAIN: Final[Known] = _nothing, NO_KIND, False
 _RUN: Final = int(PacketType.RUN)
 _RESULT: Final = int(PacketType.RESULT)
+_QUEUED: Final = RouteState.QUEUED
 _DISPATCHED: Final = RouteState.DISPATCHED
 _HELD: Final = AssignmentState.HELD
 _GONE: Final = PeerState.GONE
+_IS_QUEUED: Final = packets.reply(PacketType.RUN, Code.QUEUED, ALL_TAKEN)
+_BEFORE_COOKIE: Final = _IS_QUEUED[:8]
+_AFTER_COOKIE: Final = _IS_QUEUED[24:]
+"""What a client is told whose job waits differs by the cookie alone."""
 
 
 class PlainPath:
@@ -48,54 +59,54 @@ class PlainPath:
 
     def runs(self, peer: Peer, frames: list[Frame]) -> bool:
         """Frames from a binary client. Returns whether all were of plain jobs."""
-        known, shards, recipients = self._known, self._shards, self._recipients
+        known, shards, recipients, dispatcher = self._known, self._shards, self._recipients, self._dispatcher
         if peer.unacknowledged is None:
             peer.unacknowledged = deque()
-        dispatcher = self._dispatcher
-        reserved, now = dispatcher.slots.reserved, dispatcher.clock.now
-        principal, share = peer.principal, peer.share
-        left = self._jobs_max - peer.unfinished
-        taken = 0
-        all_plain = True
+        reserved, now, principal = dispatcher.slots.reserved, dispatcher.clock.now, peer.principal
+        left, taken, all_plain = self._jobs_max - peer.unfinished, 0, True
         # The options of the last RUN, and what they mean: most RUNs of a client have the same.
         last: bytes | None = None
-        options: RunOptions = _nothing
-        kind = NO_KIND
-        pools: list[Pool] | None = None
+        options, kind, is_plain = _NOT_PLAIN
+        pools, share = kind.pools, peer.share
+        own: Share | None = None
+        line: Line | None = None
         for frame in frames:
             code, cookie, raw, _, attempt, left_ms, meta_length = frame
             if code == _RUN and not left_ms and attempt == 1:
                 meta = raw[HEADER_BYTES : HEADER_BYTES + meta_length]
                 if meta != last:
-                    meant = known.get(meta)
-                    last, pools = meta, None
-                    if meant is not None and meant[2]:
-                        options, kind, _ = meant
-                        pools = kind.pools
+                    if taken:
+                        left, taken = left - self._began(peer, share, taken), 0
+                    options, kind, is_plain = known.get(meta, _NOT_PLAIN)
+                    own = dispatcher.shares.of_key(principal, options.key) if is_plain and options.key else None
+                    last, pools, share, line = meta, kind.pools, own or peer.share, None
                 last_byte = cookie[15]
                 shard = shards[last_byte]
                 if (
-                    pools is not None
+                    is_plain
                     and cookie not in shard
                     and (not reserved or cookie not in reserved)
                     and (last_byte or cookie != NO_COOKIE)
                     and taken < left
                 ):
-                    worker = pools[0].take() if len(pools) == 1 else take(pools)
+                    worker = pools[0].take() if len(pools) == 1 else take(pools) if pools else None
                     if worker is not None:
                         assignment = worker.assignments[cookie] = Assignment(worker, cookie, 1, share)
-                        shard[cookie] = Route(cookie, peer, principal, options, kind, _DISPATCHED, 1, assignment, now)
+                        route = shard[cookie] = Route(cookie, peer, principal, options, kind, _DISPATCHED, 1, assignment, now)
+                        if own is not None:
+                            route.own_share = own
                         taken += 1
-                        to = worker.peer
-                        sends = to.sends
+                        sends = worker.peer.sends
                         if not sends:
-                            recipients.append(to)
+                            recipients.append(worker.peer)
                         sends.append(raw)
                         continue
+                    left, taken, pools = left - (self._began(peer, share, taken) if taken else 0), 0, _NO_POOLS
+                    if (line := self._wait(peer, cookie, raw, options, kind, own, line)) is not None:
+                        left -= 1
+                        continue
             if taken:
-                share.began(taken, now)
-                peer.unfinished += taken
-                self._routes.routes += taken
+                self._began(peer, share, taken)
             taken, last, all_plain = 0, None, False
             handlers = peer.handlers
             (handlers.get(code) or handlers[ELSE])(peer, frame)
@@ -103,13 +114,54 @@ class PlainPath:
                 return False
             left = self._jobs_max - peer.unfinished
         if taken:
-            share.began(taken, now)
-            peer.unfinished += taken
-            self._routes.routes += taken
+            self._began(peer, share, taken)
         return all_plain
 
+    def _began(self, peer: Peer, share: Share, jobs: int) -> int:
+        """So many new jobs of a client have their slots, which count for this fairness key."""
+        share.began(jobs, self._dispatcher.clock.now)
+        peer.unfinished += jobs
+        self._routes.routes += jobs
+        return jobs
+
+    def _wait(
+        self,
+        peer: Peer,
+        cookie: bytes,
+        raw: bytes,
+        options: RunOptions,
+        kind: EligibilityClass,
+        own: Share | None,
+        line: Line | None,
+    ) -> Line | None:
+        """Let a new job wait for which no slot is free, and tell its client. `line` is that of the RUN before, if it belongs there.
+        Returns the line; None: there is something else to say."""
+        dispatcher = self._dispatcher
+        backlog, scheduled, share = dispatcher.backlog, dispatcher.scheduled, own or peer.share
+        jobs, size = backlog.jobs + scheduled.jobs, backlog.bytes + scheduled.bytes
+        if not dispatcher.pressure.has_room(share.account, len(raw), jobs, size):
+            return None
+        if line is None:
+            if not (options.queue and peer.queues and kind.pools):
+                return None
+            line = kind.lines.get((options.prio, share, None)) or backlog.new_line(kind, options.prio, share)
+        now = dispatcher.clock.now
+        # One for its RUN, and one for its place: what follows in a step is to be alike whichever way the job came.
+        number = backlog.sequence = backlog.sequence + 2
+        self._shards[cookie[15]][cookie] = route = Route(
+            cookie, peer, peer.principal, options, kind, _QUEUED, 0, None, now, None, number, raw, 0.0, None, now, own
+        )
+        self._routes.routes += 1
+        peer.unfinished += 1
+        backlog.join(line, route, now)
+        dispatcher.counters.queued += 1
+        if not peer.sends:
+            self._recipients.append(peer)
+        peer.sends.append(_BEFORE_COOKIE + cookie + _AFTER_COOKIE)
+        return line
+
     def results(self, peer: Peer, frames: list[Frame]) -> bool:
-        """Frames from a binary worker. Returns whether all were of plain jobs, and no other job waited for their slots."""
+        """Frames from a binary worker. Returns whether all were of plain jobs, and no others took their slots."""
         if len(frames) == 1 and self._result(peer, frames[0]):
             return True
         dispatcher, shards = self._dispatcher, self._shards
@@ -173,7 +225,7 @@ class PlainPath:
             return False
         dispatcher, owner = self._dispatcher, route.owner
         pack, outcomes = owner.last_pack, dispatcher.outcomes
-        if pack is None or dispatcher.clock.now + outcomes.retention_s >= pack.deadline or not pack.goes_on(route.options):
+        if pack is None or dispatcher.clock.now + outcomes.retention_s >= pack.deadline or not pack.goes_on(route):
             return False
         del held[cookie]
         shard[cookie] = pack
@@ -204,26 +256,105 @@ class PlainPath:
         owner, options = route.owner, route.options
         if owner.unacknowledged is None or options.detach or route.kind.special:
             return None
-        pack = owner.last_pack if owner.pack is None else None
-        if pack is None or pack.deadline != deadline or not pack.goes_on(options):
-            pack = Pack(route, deadline)
-        owner.pack = pack
-        packs.append(pack)
+        pack = owner.pack
+        if pack is not None and pack.mixed is not None and pack.kind is route.kind:
+            pack.mixed.append(options)
+            self._ended(route.own_share or owner.share, 1)
+            return pack
+        if pack is None or not pack.mixes(route.kind):
+            pack = owner.last_pack if pack is None else None
+            if pack is None or pack.deadline != deadline or not pack.mixes(route.kind):
+                pack = Pack(route, deadline)
+            owner.pack = pack
+            packs.append(pack)
+        if pack.options is not options or not (route.own_share is None or route.own_share is pack.share):
+            # From here on each job of it counts by itself.
+            new = len(pack.frames) - pack.size
+            if pack.mixed is None and new:
+                self._ended(pack.share, new)
+            pack.mix(options)
+            self._ended(route.share, 1)
         return pack
+
+    def _ended(self, share: Share, jobs: int) -> None:
+        """So many jobs of a fairness key are over."""
+        dispatcher = self._dispatcher
+        now = dispatcher.clock.now
+        share.ended(jobs, jobs, now)
+        if share.rows:
+            dispatcher.backlog.moved(share, now)
 
     def _over(self, worker: Worker, packs: list[Pack], jobs: int) -> bool:
         """So many jobs of a worker are over, and in packs. Nobody could see that this was not said of each one. Returns whether no
-        other job waited for their slots."""
+        others than plain jobs took their slots."""
         dispatcher = self._dispatcher
         dispatcher.outcomes.add(packs)
         for pack in packs:
-            if pack.share.rows:
+            if pack.mixed is None and pack.share.rows:
                 dispatcher.backlog.moved(pack.share, dispatcher.clock.now)
         packs.clear()
         dispatcher.counters.finished += jobs
         if worker.pool.turns.levels or worker.resuming:
-            for _ in range(jobs):
+            left = self._refill(worker, jobs)
+            for _ in range(left):
                 dispatcher.slots.free_slot(worker)
-            return False
+            return not left
         worker.pool.vacate(worker, jobs)
         return True
+
+    def _refill(self, worker: Worker, jobs: int) -> int:
+        """Give so many slots that a worker leaves to plain jobs that wait. Where all were taken, and each is again at once, its place
+        among the workers stays the same. Returns how many are left when something else comes up."""
+        dispatcher, pool = self._dispatcher, worker.pool
+        backlog, turns, now = dispatcher.backlog, pool.turns, dispatcher.clock.now
+        if (
+            worker.busy < worker.capacity
+            or not worker.may_take
+            or worker.own_lines
+            or pool.gathering is not None
+            or backlog.ageing_s
+        ):
+            return jobs
+        held, to = worker.assignments, worker.peer
+        while jobs:
+            line = turns.first(now)
+            if line is None:
+                pool.vacate(worker, jobs)
+                return 0
+            kind, share = line.kind, line.share
+            route = line.queue[0]
+            raw = route.frame
+            if (
+                kind.special
+                or kind.as_json
+                or route.extras is not None
+                or route.timer is not None
+                or route.attempt
+                or route.options.aff
+                or raw[7] != 1
+                or raw[6]
+            ):
+                return jobs
+            line.queue.popleft()
+            size, account = len(raw), share.account
+            line.size -= 1
+            kind.size -= 1
+            backlog.jobs -= 1
+            backlog.bytes -= size
+            account.jobs -= 1
+            account.bytes -= size
+            if not line.size:
+                backlog.drop_line(line)
+            backlog.pressure.left(account)
+            cookie = route.cookie
+            route.state = _DISPATCHED
+            route.frame = b""
+            route.attempt = 1
+            assignment = Assignment(worker, cookie, 1, share)
+            route.assignment = held[cookie] = assignment
+            turns.given(line, now)
+            if not to.sends:
+                self._recipients.append(to)
+            to.sends.append(raw)
+            jobs -= 1
+        return 0

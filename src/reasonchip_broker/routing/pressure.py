@@ -38,9 +38,12 @@ class Drain:
     def left(self, now: float) -> None:
         """One job has left."""
         if not self._count:
-            self._began_at = now
-        self._count = self._count * exp((self._at - now) / _MEMORY_S) + 1.0
-        self._at = now
+            self._began_at = self._at = now
+        elif now != self._at:
+            # Of those that leave in the same step none counts for less.
+            self._count *= exp((self._at - now) / _MEMORY_S)
+            self._at = now
+        self._count += 1.0
         if self.outside:
             self.outside -= 1
 
@@ -61,10 +64,11 @@ class Drain:
 class Pressure:
     """Who may wait."""
 
-    __slots__ = ("_clock", "_drains", "_limits", "_total")
+    __slots__ = ("_bytes_max", "_clock", "_drains", "_jobs_max", "_owner_bytes_max", "_owner_jobs_max", "_total")
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
-        self._limits = limits
+        self._jobs_max, self._bytes_max = limits.backlog_jobs_max, limits.backlog_bytes_max
+        self._owner_jobs_max, self._owner_bytes_max = limits.owner_backlog_jobs_max, limits.owner_backlog_bytes_max
         self._clock = clock
         self._total = Drain()
         self._drains: dict[Account, Drain] = {}
@@ -85,21 +89,30 @@ class Pressure:
             if not account.jobs:
                 del self._drains[account]
 
+    def has_room(self, account: Account, frame_bytes: int, jobs: int, size: int) -> bool:
+        """Whether one more job of so many bytes may wait beside so many jobs and bytes that do in all."""
+        return (
+            account.jobs < self._owner_jobs_max
+            and account.bytes + frame_bytes <= self._owner_bytes_max
+            and jobs < self._jobs_max
+            and size + frame_bytes <= self._bytes_max
+        )
+
     def objection(self, share: Share, cookie: bytes, frame_bytes: int, jobs: int, size: int) -> tuple[str, int] | None:
         """Why one more job of so many bytes may not wait beside so many jobs and bytes that do in all, and for how many milliseconds.
         None: it may."""
-        limits, account = self._limits, share.account
-        if account.jobs >= limits.owner_backlog_jobs_max or account.bytes + frame_bytes > limits.owner_backlog_bytes_max:
+        account = share.account
+        if self.has_room(account, frame_bytes, jobs, size):
+            return None
+        if account.jobs >= self._owner_jobs_max or account.bytes + frame_bytes > self._owner_bytes_max:
             drain = self._drains.get(account)
             if drain is None:
                 drain = self._drains[account] = Drain()
-            most = f"{limits.owner_backlog_jobs_max:,} jobs or {limits.owner_backlog_bytes_max:,} bytes"
+            most = f"{self._owner_jobs_max:,} jobs or {self._owner_bytes_max:,} bytes"
             sentence = f"{account.jobs:,} jobs of yours, {account.bytes:,} bytes, wait already, and at most {most} may"
-        elif jobs >= limits.backlog_jobs_max or size + frame_bytes > limits.backlog_bytes_max:
+        else:
             drain = self._total
             sentence = f"{jobs:,} jobs of {size:,} bytes wait already"
-        else:
-            return None
         return sentence, retry_ms(cookie, drain.turned_away(self._clock.now))
 
     def unfinished(self, share: Share, cookie: bytes) -> int:

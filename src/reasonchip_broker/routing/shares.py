@@ -115,7 +115,8 @@ class Share:
     def order(self, now: float) -> float:
         """The least goes first."""
         if self.running:
-            self._count(now)
+            if now != self._since:
+                self._count(now)
             return self.usage + self.running * self.turn_s * self._shares.scale * self.per_weight
         return self.usage
 
@@ -149,7 +150,8 @@ class Share:
 
     def ended(self, slots: int, jobs: int, now: float) -> None:
         """It has given so many slots back, since so many of its jobs are over."""
-        self._count(now)
+        if now != self._since:
+            self._count(now)
         self.running -= slots
         if jobs:
             kept = _JOBS_KEPT if jobs == 1 else _JOBS_KEPT**jobs

@@ -169,6 +169,7 @@ _DEPTH_MAX: Final = 100
 
 _LABELS_SHOWN: Final = 5
 
+ALL_TAKEN: Final = "every slot that serves this pipeline is taken"
 PREFERRED_BUSY: Final = "the worker that served this affinity key last has no slot free; for a while the job waits for that one"
 
 _SENTENCES: Final = {

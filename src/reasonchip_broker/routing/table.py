@@ -110,7 +110,7 @@ class RouteTable:
         mark = self.mark(pack.principal, Code.OK)
         for place, frame in enumerate(pack.frames):
             cookie = frame[8:24]
-            route = Route(cookie, pack.owner, pack.principal, pack.options, pack.kind, _OVER, 1)
+            route = Route(cookie, pack.owner, pack.principal, pack.options_of(place), pack.kind, _OVER, 1)
             route.taken_at = pack.taken[place]
             route.deadline = pack.deadline
             if place < pack.spent:
@@ -170,7 +170,7 @@ class RouteTable:
         pack.spent = pack.size
         pack.bytes = 0
         pack.ends_in = self._age + AGES + 1
-        pack.routes = None
+        pack.routes = pack.mixed = None
         del pack.owner, pack.options, pack.kind, pack.share
         pack.frames = pack.taken = _EMPTY
 

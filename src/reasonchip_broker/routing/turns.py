@@ -9,9 +9,12 @@ never too late, and is put right when it does; where a key has come to have used
 earlier one is void. So nobody ever goes through a heap to find something, and each step is O(log keys + log lines)."""
 
 from heapq import heapify, heappop, heappush, heapreplace
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from reasonchip_broker.limits import PRIORITIES
+from reasonchip_broker.routing.records import with_constructor_in_c
+from reasonchip_broker.routing.route import RouteState
 
 if TYPE_CHECKING:
     from reasonchip_broker.routing.lines import Line
@@ -19,25 +22,50 @@ if TYPE_CHECKING:
 
 Listing: TypeAlias = tuple[Any, ...]
 """The sequence of a line's first job, as it was; the line's number; the line. Its type has no fixed length, since tuples of one are
-values without an identity where this is compiled, and it is by its identity that a listing or an entry is valid or void."""
+values without an identity where this is compiled, and it is by its identity that it is valid or void."""
 
-Entry: TypeAlias = tuple[Any, ...]
-"""The order of a key, as it was; the sequence of its first job, as it was; the row's number; the row."""
-
+_QUEUED: Final = RouteState.QUEUED
 _VOID_MIN: Final = 64
 _ALL: Final = (1 << PRIORITIES) - 1
 _WATCHED: Final = 1 << PRIORITIES
 
 
+class Entry:
+    """The place of a row among those of its level: that of its key, and of its first job, as they were. The least goes first."""
+
+    __slots__ = ("number", "order", "row", "sequence")
+
+    def __init__(self, order: float, sequence: int, number: int, row: Any) -> None:
+        self.order = order
+        self.sequence = sequence
+        self.number = number
+        """No two have the same: what comes after it is never compared."""
+        self.row = row
+        """Of the one that stands for none, None."""
+
+    def __lt__(self, other: "Entry") -> bool:
+        if self.order != other.order:
+            return self.order < other.order
+        if self.sequence != other.sequence:
+            return self.sequence < other.sequence
+        return self.number < other.number
+
+
+if isinstance(Entry.__lt__, FunctionType):
+    globals()["Entry"] = with_constructor_in_c(Entry, is_ordered=True)
+
+_NOWHERE: Final = Entry(0.0, 0, 0, None)
+"""The entry of a row that is not listed any more: one of its own would lead back to it, and nobody collects cycles."""
+
+
 class Row:
     """The lines of one key that wait for one pool in one level."""
 
-    __slots__ = ("_sweep_at", "entry", "lines", "number", "share", "turns")
+    __slots__ = ("_sweep_at", "entry", "lines", "share", "turns")
 
-    def __init__(self, turns: "Turns", share: "Share", number: int) -> None:
+    def __init__(self, turns: "Turns", share: "Share") -> None:
         self.turns = turns
         self.share = share
-        self.number = number
         self.lines: list[Listing] = []
         """A heap."""
         self.entry: Entry
@@ -58,7 +86,7 @@ class Row:
         heappush(self.lines, listing)
 
     def first(self) -> "Line | None":
-        """The line whose first job came first."""
+        """The line whose first job came first. (What is said of one that has no other beside it is put right when it has.)"""
         lines, listings = self.lines, self.turns.listings
         while lines:
             listing = lines[0]
@@ -66,11 +94,12 @@ class Row:
             if listings.get(line) is not listing:
                 heappop(lines)
                 continue
-            head = line.head()
+            queue = line.queue
+            head = queue[0] if queue and queue[0].state is _QUEUED else line.head()
             if head is None:
                 heappop(lines)
                 del listings[line]
-            elif head.sequence != listing[0]:
+            elif len(lines) > 1 and head.sequence != listing[0]:
                 fresh: Listing = (head.sequence, listing[1], line)
                 listings[line] = fresh
                 heapreplace(lines, fresh)
@@ -111,11 +140,10 @@ class Turns:
         if row is None:
             if len(self._rows) >= self._forget_at:
                 self._forget_empty()
-            self._numbers += 1
-            row = self._rows[level, share] = Row(self, share, self._numbers)
+            row = self._rows[level, share] = Row(self, share)
             share.rows[row] = level
             self._enter(row, level, share.order(now), head.sequence)
-        elif head.sequence < row.entry[1]:
+        elif head.sequence < row.entry.sequence:
             self._enter_again(row, level, share.order(now), head.sequence)
         row.add(listing)
 
@@ -124,16 +152,14 @@ class Turns:
         del self.listings[line]
 
     def _enter(self, row: Row, level: int, order: float, sequence: int) -> None:
-        entry: Entry = (order, sequence, row.number, row)
-        row.entry = entry
+        self._numbers += 1
+        entry = row.entry = Entry(order, sequence, self._numbers, row)
         heappush(self._heaps[level], entry)
         self.levels |= 1 << level
 
-    def moved(self, row: Row, level: int, now: float) -> None:
-        """A key may have used less than was said of it."""
-        order = row.share.order(now)
-        if order < row.entry[0]:
-            self._enter_again(row, level, order, row.entry[1])
+    def moved(self, row: Row, level: int, order: float) -> None:
+        """A key has used less than was said of it."""
+        self._enter_again(row, level, order, row.entry.sequence)
 
     def _enter_again(self, row: Row, level: int, order: float, sequence: int) -> None:
         """A row comes before where it stands; the entry there is void from now on."""
@@ -149,24 +175,25 @@ class Turns:
             heap = self._heaps[level]
             while heap:
                 entry = heap[0]
-                row: Row = entry[3]
+                row: Row = entry.row
                 if row.entry is not entry:
                     heappop(heap)
                     self._void -= 1
                     continue
-                line = row.first()
-                if line is None:
-                    heappop(heap)
-                    del self._rows[level, row.share]
-                    del row.share.rows[row]
-                    continue
-                order, sequence = row.share.order(now), row.lines[0][0]
-                if order != entry[0] or sequence != entry[1]:
-                    fresh: Entry = (order, sequence, entry[2], row)
-                    row.entry = fresh
-                    heapreplace(heap, fresh)
-                    continue
-                return line
+                order, sequence = row.share.order(now), entry.sequence
+                # Where there is no other, nothing has to be put right.
+                if order == entry.order or len(heap) == 1:
+                    line = row.first()
+                    if line is None:
+                        heappop(heap)
+                        self._forget(level, row)
+                        continue
+                    sequence = line.queue[0].sequence
+                    if sequence == entry.sequence or len(heap) == 1:
+                        return line
+                self._numbers += 1
+                fresh = row.entry = Entry(order, sequence, self._numbers, row)
+                heapreplace(heap, fresh)
             self.levels &= ~(1 << level)
         return None
 
@@ -177,12 +204,34 @@ class Turns:
         where those are. That is what the last one of them had used, without what its slots are expected to use yet: what turns
         out to be less would be put right for that one, and never for the newcomer."""
         share, level = line.share, line.level
-        share.order(now)
+        if share.running:
+            share.order(now)
         if share.is_fresh and share.usage < self._orders[level]:
             share.lift(self._orders[level] - share.usage)
         else:
             self._orders[level] = share.usage
         share.is_fresh = False
+
+    def given(self, line: "Line", now: float) -> None:
+        """The first job of a line, the one that `first` returned, has left it, and is given a slot: its line had its turn.
+
+        So its key has used more, and its entry is put right before it comes up. Where that is its only slot the entry says what it has
+        used by now, which is not too late either when the job is over."""
+        share = line.share
+        if share.is_fresh:
+            self.had(line, now)
+        else:
+            # What it has used was counted just now, by `first`.
+            self._orders[line.level] = share.usage
+        share.began(1, now)
+        if share.running == 1:
+            heap = self._heaps[line.level]
+            entry = heap[0]
+            row: Row = entry.row
+            sequence = line.queue[0].sequence if line.size and len(row.lines) == 1 else entry.sequence
+            self._numbers += 1
+            fresh = row.entry = Entry(share.usage, sequence, self._numbers, row)
+            heapreplace(heap, fresh)
 
     def watch(self, more: int) -> None:
         """So many more want to know of each slot that becomes free, though nothing may be listed."""
@@ -191,18 +240,21 @@ class Turns:
 
     def _forget_empty(self) -> None:
         """Keys of which nothing waits any more, and that have not come up since."""
-        for (level, share), row in list(self._rows.items()):
+        for (level, _), row in list(self._rows.items()):
             if row.first() is None:
-                del self._rows[level, share]
-                del share.rows[row]
+                self._forget(level, row)
         self._forget_at = max(_VOID_MIN, 2 * len(self._rows))
         self._sweep()
 
+    def _forget(self, level: int, row: Row) -> None:
+        del self._rows[level, row.share]
+        del row.share.rows[row]
+        row.entry = _NOWHERE
+
     def close(self) -> None:
         """The pool is gone."""
-        for row in self._rows.values():
-            del row.share.rows[row]
-        self._rows.clear()
+        for (level, _), row in list(self._rows.items()):
+            self._forget(level, row)
         self.listings.clear()
         self._sweep()
 
@@ -210,7 +262,7 @@ class Turns:
         """All shares count in other units from now on."""
         self._orders = [order * factor for order in self._orders]
         for row in self._rows.values():
-            row.entry = (row.entry[0] * factor, *row.entry[1:])
+            row.entry = Entry(row.entry.order * factor, row.entry.sequence, row.entry.number, row)
         self._sweep()
 
     def _sweep(self) -> None:

@@ -34,11 +34,12 @@ def test_plain_jobs_are_over_when_their_round_is(peers, at_once, dialect, monkey
     load.board.invariants()
 
 
-def test_jobs_that_wait_take_turns_behind_as_many_as_before(monkeypatch):
+@pytest.mark.parametrize(("keys", "at_once"), [(50, 8), (1, 64)])
+def test_jobs_that_wait_take_turns_behind_as_many_as_before(keys, at_once, monkeypatch):
     loads = spied(monkeypatch)
-    assert counted.queued()(10) == 80
+    assert counted.queued(keys, at_once)(10) == 10 * at_once
     (load,) = loads
-    assert (load.board.jobs, load.board.waiting, load.board.counters.finished) == (100, 92, 80)
+    assert (load.board.jobs, load.board.waiting, load.board.counters.finished) == (100, 100 - at_once, 10 * at_once)
     load.board.invariants()
 
 

@@ -66,13 +66,18 @@ def make_pack(now: float = 5.0) -> Pack:
     return Pack(Route(b"c" * 16, make_peer(), "", OPTIONS, kind, RouteState.DISPATCHED), now)
 
 
+def make_route(pack: Pack, options: RunOptions) -> Route:
+    """Another job of the same client and class."""
+    return Route(b"d" * 16, pack.owner, "", options, pack.kind, RouteState.DISPATCHED)
+
+
 # The pack itself
 
 
 def test_a_pack_takes_jobs_with_the_same_options() -> None:
     pack = make_pack()
-    assert pack.goes_on(OPTIONS)
-    assert not pack.goes_on(RunOptions(p="p"))
+    assert pack.goes_on(make_route(pack, OPTIONS))
+    assert not pack.goes_on(make_route(pack, RunOptions(p="p")))
 
 
 def test_outcomes_that_are_not_forgotten_at_the_same_time_share_no_pack() -> None:
@@ -105,8 +110,10 @@ def test_an_outcome_is_kept_for_its_retention_and_at_most_a_moment_longer(retent
 )
 def test_a_pack_takes_no_more_once_it_is(change: Callable[[Pack], None]) -> None:
     pack = make_pack()
+    route = make_route(pack, OPTIONS)
     change(pack)
-    assert not pack.goes_on(OPTIONS)
+    assert not pack.goes_on(route)
+    assert not pack.mixes(route.kind)
 
 
 @pytest.mark.parametrize("size", [10, SMALL_BYTES])
@@ -259,3 +266,55 @@ def test_jobs_that_wait_get_the_slots_of_a_pack() -> None:
     driver.send(worker, *(packets.result(cookie, 1, RESULT, ENCODING_JSON) for cookie in cookies[:10]))
     assert [packet.cookie for packet in worker.take_kinds(PacketType.RUN)] == cookies[10:]
     assert driver.switchboard.free_slots("p") == 5
+
+
+# Jobs that asked for other things
+
+
+def mixed(driver: SwitchboardDriver) -> tuple[FakeLink, list[bytes]]:
+    """Jobs of three keys are run, the first two of one, and their RESULTs come."""
+    client, worker = driver.client(), driver.worker(20)
+    cookies = [driver.run(client, key=key, nonce=key.encode()) for key in ("a", "a", "b", "c")]
+    frames = [packets.result(cookie, 1, RESULT, ENCODING_JSON) for cookie in cookies]
+    for read in ([frame] for frame in frames) if Reads.one_by_one else (frames,):
+        driver.send(worker, *read)
+    assert results(client) == [(cookie, Code.OK) for cookie in cookies]
+    return client, cookies
+
+
+def test_jobs_with_other_options_share_a_pack_and_each_keeps_its_own() -> None:
+    driver = driven()
+    _, cookies = mixed(driver)
+    (pack,) = packs(driver)
+    assert (pack.size, [pack.options_of(place).key for place in range(4)]) == (4, ["a", "a", "b", "c"])
+    routes = inside(driver).routes
+    assert [routes[cookie].options.nonce for cookie in cookies] == [b"a", b"a", b"b", b"c"], "it is open now"
+    assert all_fetched(driver, cookies) == "KKKK"
+
+
+def test_each_key_of_a_pack_has_its_own_slots_back() -> None:
+    driver = driven()
+    mixed(driver)
+    shares = inside(driver).shares
+    assert [(shares.of_key("", key).running, shares.of_key("", key).is_known) for key in "abc"] == [(0, True)] * 3
+
+
+def test_a_pack_of_many_keys_is_acknowledged_as_any_other() -> None:
+    driver = driven()
+    client, cookies = mixed(driver)
+    for told, left in ((3, 1), (4, 0)):
+        driver.send(client, packets.ack(told))
+        assert inside(driver).outcomes.count == left
+    assert all_fetched(driver, cookies) == "GGGG"
+
+
+def test_a_pack_does_not_go_on_as_it_is_for_a_key_that_was_forgotten_and_came_again() -> None:
+    driver = driven()
+    client, worker = driver.client(), driver.worker(20)
+    shares = inside(driver).shares
+    for _ in range(2):
+        cookie = driver.run(client, key="a")
+        driver.result(worker, cookie)
+        client.take()
+        assert shares.of_key("", "a").running == 0
+        del shares._named["", "a"], shares.all[next(iter(share for share in shares.all if share.name == "a"))]

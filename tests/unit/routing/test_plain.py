@@ -1,5 +1,6 @@
 """The loops of plain jobs: what they take themselves, what they leave to the handlers, and that nobody can tell which it was."""
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def learned(driver: SwitchboardDriver, encoding: str = ENCODING_BYTES) -> None:
 def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the handlers' own steps were taken."""
     taken: list[str] = []
-    for name in ("run", "open", "finish"):
+    for name in ("run", "open", "finish", "enqueue", "dispatch"):
         original = getattr(Dispatcher, name)
 
         def step(
@@ -154,8 +155,8 @@ def test_whoever_carries_effects_out_is_told_when_there_are_none_but_sends() -> 
     result = packets.result(COOKIE, 1, b"2", ENCODING_BYTES)
     assert plain(client, run())
     assert plain(worker, result)
-    assert plain(client, run(cookie=b"a" * 16), run(cookie=b"b" * 16)) is False, "one had to wait"
-    assert plain(worker, packets.result(b"a" * 16, 1, b"2", ENCODING_BYTES)) is False, "it was given the slot"
+    assert plain(client, run(cookie=b"a" * 16), run(cookie=b"b" * 16)), "one waits, and is told so"
+    assert plain(worker, packets.result(b"a" * 16, 1, b"2", ENCODING_BYTES)), "it was given the slot"
     assert plain(worker, packets.result(b"b" * 16, 1, b"2", ENCODING_BYTES), packets.ping()) is False
     driver.switchboard.effects.log_routes = True
     assert plain(client, run(cookie=b"c" * 16)) is False
@@ -187,3 +188,117 @@ def test_a_json_clients_plain_looking_job_is_answered_in_json() -> None:
     cookie = driver.run(client)
     driver.result(worker, cookie)
     assert [packet["rc"] for packet in client.take_json()] == ["OK"]
+
+
+# Jobs that wait
+
+
+def keyed(cookie: bytes, key: str, **options: Any) -> bytes:
+    return run(cookie=cookie, key=key, **options)
+
+
+def answer(cookie: bytes) -> bytes:
+    return packets.result(cookie, 1, b"2", ENCODING_BYTES)
+
+
+def test_a_plain_job_waits_and_takes_the_slot_of_another_without_a_handler(handled: list[str]) -> None:
+    driver = SwitchboardDriver()
+    learned(driver)
+    client, worker = driver.client(), driver.worker()
+    handled.clear()
+    cookies = [bytes([letter]) * 16 for letter in b"abc"]
+    driver.send(client, *(run(cookie=cookie) for cookie in cookies))
+    assert [(packet.kind, packet.code, packet.cookie) for packet in client.take()] == [
+        (PacketType.REPLY, Code.QUEUED, cookie) for cookie in cookies[1:]
+    ]
+    for cookie in cookies:
+        assert worker.take_one(PacketType.RUN).cookie == cookie
+        driver.send(worker, answer(cookie))
+    assert (handled, driver.switchboard.waiting, driver.switchboard.free_slots("p")) == ([], 0, 1)
+
+
+def test_a_plain_job_of_a_named_key_is_that_keys_from_its_slot_to_its_result(handled: list[str]) -> None:
+    driver = SwitchboardDriver()
+    client, worker = driver.client(), driver.worker(2)
+    first, *cookies = [bytes([letter]) * 16 for letter in b"abc"]
+    driver.send(client, keyed(first, "k"))
+    driver.send(worker, answer(first))
+    handled.clear()
+    driver.send(client, *(keyed(cookie, "k") for cookie in cookies))
+    share = inside(driver).shares.of_key("", "k")
+    assert (share.running, client.peer.share.running) == (2, 0)
+    driver.send(worker, *map(answer, cookies))
+    assert (share.running, handled) == (0, [])
+
+
+LITTLE_ROOM = Limits(owner_backlog_jobs_max=3, backlog_jobs_max=8, client_jobs_max=14)
+
+
+@pytest.mark.parametrize("limits", [Limits(), LITTLE_ROOM], ids=["room", "little room"])
+@pytest.mark.parametrize("seed", range(25))
+def test_whoever_waits_has_the_same_turn_whichever_way_the_jobs_went(seed: int, limits: Limits) -> None:
+    """Keys, priorities, jobs of every kind, in reads of several RUNs; RESULTs one at a time, some of them late."""
+    seen = []
+    for log_routes in (False, True):
+        driver, random, trace = SwitchboardDriver(limits), Random(seed), []
+        driver.switchboard.effects.log_routes = log_routes
+        clients = [driver.client(), driver.client()]
+        workers = [driver.worker(2), driver.worker(2), driver.worker(1, serves=["p", "q"])]
+        held: list[tuple[FakeLink, bytes, int]] = []
+        for step in range(120):
+            driver.advance(random.random() * 0.01)
+            if random.random() < 0.5:
+                frames = [odd_run(random, bytes([1 + number]) + step.to_bytes(15)) for number in range(random.randint(1, 4))]
+                driver.send(random.choice(clients), *frames)
+            elif held:
+                worker, cookie, attempt = held.pop(random.randrange(len(held)))
+                driver.send(worker, packets.result(cookie, attempt, b"2", ENCODING_BYTES))
+            for client in clients:
+                trace.append([*client.unread])
+                results = sum(packet.kind == PacketType.RESULT for packet in client.take())
+                if results:
+                    driver.send(client, packets.ack(client.peer.acknowledged + results))
+            for worker in workers:
+                trace.append([*worker.unread])
+                held += [(worker, packet.cookie, packet.attempt) for packet in worker.take() if packet.kind == PacketType.RUN]
+        shares = [(share.name, share.running, round(share.usage, 9)) for share in inside(driver).shares.all if share.is_named]
+        seen.append((trace, driver.switchboard.counters.as_dict(), driver.switchboard.waiting, shares))
+    assert seen[0] == seen[1]
+
+
+def odd_run(random: Random, cookie: bytes) -> bytes:
+    """A RUN, as a rule of a plain job."""
+    options: dict[str, Any] = {"key": random.choice(["", "a", "b", "c", "d"]), "prio": random.choice([4, 4, 4, 7])}
+    odd: dict[str, Any] = random.choice(
+        [{}] * 8 + [{"att": 2}, {"reply": True}, {"queue": False}, {"left_ms": 50}, {"detach": True}]
+    )
+    encoding = random.choice([ENCODING_BYTES] * 6 + [ENCODING_JSON])
+    return run(encoding, cookie, attempt=random.choice([1] * 9 + [3]), **options, **odd)
+
+
+def test_many_slots_of_one_read_are_given_in_order_and_the_rest_is_free() -> None:
+    seen = []
+    for log_routes in (False, True):
+        driver = SwitchboardDriver()
+        learned(driver)
+        driver.switchboard.effects.log_routes = log_routes
+        client, worker = driver.client(), driver.worker(4)
+        cookies = [bytes([letter]) * 16 for letter in b"abcdef"]
+        driver.send(client, *(run(cookie=cookie) for cookie in cookies))
+        driver.send(worker, *map(answer, cookies[:4]))
+        seen.append((worker.unread, client.unread, driver.switchboard.free_slots("p"), driver.switchboard.waiting))
+        assert [packet.cookie for packet in worker.take()] == cookies
+        driver.send(client, *(run(cookie=bytes([letter]) * 16) for letter in b"xyz"))
+        assert (len(worker.take()), driver.switchboard.waiting) == (2, 1)
+    assert seen[0] == seen[1]
+
+
+def test_slots_of_a_worker_that_leaves_are_not_given_again() -> None:
+    driver = SwitchboardDriver()
+    learned(driver)
+    client, worker = driver.client(), driver.worker(1)
+    driver.send(client, run(), run(cookie=b"w" * 16))
+    driver.send(worker, packets.drain())
+    worker.take()
+    driver.result(worker, COOKIE)
+    assert (worker.take(), driver.switchboard.waiting) == ([], 1)

@@ -55,6 +55,14 @@ def test_a_rate_is_known_early_and_follows_what_happens() -> None:
     assert drain.rate(26.0) < 5.0, "and 20 s later, in which nothing left"
 
 
+def test_jobs_that_leave_in_one_moment_count_alike() -> None:
+    one_by_one, at_once = Drain(), Drain()
+    for number in range(20):
+        one_by_one.left(5.0 + number * 1e-12)
+        at_once.left(5.0)
+    assert at_once.rate(6.0) == pytest.approx(one_by_one.rate(6.0))
+
+
 def test_a_hint_is_bounded_and_spread_by_the_cookie() -> None:
     assert retry_ms(MIDDLE, None) == RETRY_MS
     assert (retry_ms(MIDDLE, 1e-6), retry_ms(MIDDLE, 1e6)) == (RETRY_MS_MIN, RETRY_MS_MAX)

@@ -43,3 +43,24 @@ def test_two_of_the_same_fields_are_two_and_may_be_keys() -> None:
 def test_it_has_no_other_attributes() -> None:
     with pytest.raises(AttributeError):
         with_constructor_in_c(Point)(1).other = 2  # type: ignore[attr-defined]
+
+
+class Place:
+    """One of several."""
+
+    __slots__ = ("first", "second")
+
+    def __init__(self, first: float, second: int) -> None:
+        self.first = first
+        self.second = second
+
+    def __lt__(self, other: "Place") -> bool:
+        return (self.first, self.second) < (other.first, other.second)
+
+
+def test_those_that_are_ordered_compare_as_the_class_does() -> None:
+    fast = with_constructor_in_c(Place, is_ordered=True)
+    pairs = [(1.0, 2), (1.0, 1), (0.5, 9), (2.0, 0)]
+    assert fast.__lt__ is not Place.__lt__
+    for kind in (Place, fast):
+        assert [(place.first, place.second) for place in sorted(kind(*pair) for pair in pairs)] == sorted(pairs)

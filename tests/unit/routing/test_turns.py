@@ -1,5 +1,6 @@
 """Whose turn it is: the highest priority, then the key that has used least, then the oldest."""
 
+import gc
 from heapq import heappop, heappush
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.routing.roster import Pool
 from reasonchip_broker.routing.route import Route
+from reasonchip_broker.routing.turns import Row
 from reasonchip_broker.scheduling import Scheduling
 from tests.unit.routing.making import make_peer
 from tests.unit.routing.queueing import Scene
@@ -274,3 +276,48 @@ def test_the_turns_stay_the_same_when_numbers_are_made_smaller() -> None:
         scene.end(route)
     assert set(counts.values()) == {1000}
     scene.backlog.invariants()
+
+
+def test_nothing_is_left_of_a_key_that_waits_no_more_though_nobody_collects_cycles() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        scene = Scene()
+        pool = scene.pool("*")
+        before = rows()
+        for number in range(100):
+            owner = make_peer()
+            owner.share = scene.backlog.shares.of_connection("", str(number))
+            scene.push("a", owner=owner)
+            assert scene.pop(pool) is not None
+            assert scene.pop(pool) is None
+        assert rows() <= before + 1
+    finally:
+        gc.enable()
+
+
+def rows() -> int:
+    return sum(type(thing) is Row for thing in gc.get_objects())
+
+
+def test_who_is_given_a_slot_goes_behind_and_comes_again_when_it_has_used_least() -> None:
+    """What is said of a key before its job is over is not too late when it is."""
+    scene = Scene()
+    pool = scene.pool("*")
+    owners = [make_peer() for _ in range(3)]
+    for number, owner in enumerate(owners):
+        owner.share = scene.backlog.shares.of_connection("", str(number))
+        for _ in range(3):
+            scene.push("a", owner=owner)
+    given = []
+    for step in range(9):
+        scene.now += 1.0
+        line = pool.turns.first(scene.now)
+        assert line is not None
+        route = line.queue.popleft()
+        scene.backlog._forget(line, route)
+        pool.turns.given(line, scene.now)
+        given.append(owners.index(route.owner))
+        scene.now += 2.0 if step == 0 else 0.5
+        scene.end(route)
+    assert given == [0, 1, 2, 1, 2, 1, 2, 0, 0]

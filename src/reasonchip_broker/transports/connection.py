@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
 
     def _frame_overdue(self) -> None:
         left_s = self._begun_at + self._limits.handshake_s - self._loop.time()
-        if left_s < -LATE_S:
+        if left_s < -LATE_S or self._held or self._paused:
             # The peer may have said the rest long ago: look again once that has been read.
             left_s = LATE_S
             self._begun_at = self._loop.time() + left_s - self._limits.handshake_s

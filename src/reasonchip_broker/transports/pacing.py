@@ -38,6 +38,9 @@ SHORT_PER_S: Final = 2_000
 PART: Final = 8
 """Of short jobs that have to wait one is taken in for so many that end."""
 
+SIGNS: Final = 64
+"""For so many clients of those that have to queue it is said, in each window, that they live: nobody hears it of themselves."""
+
 _RUN: Final = PacketType.RUN
 
 
@@ -62,6 +65,8 @@ class Pacer:
         self._finished = finished
         self._held: dict[Connection, deque[Frame]] = {}
         """What has to wait, by whose it is, in the order of their turns. These connections are not read from."""
+        self._unsaid: list[Connection] = []
+        """Of those that were held some time ago the ones of which it was not said since that they live."""
         self._turning = False
         """Whether the next turn of the loop will be noticed."""
         self._timer: TimerHandle | None = None
@@ -117,6 +122,8 @@ class Pacer:
         held = self._held.pop(connection, None)
         while held:
             self._take(connection, [held.popleft() for _ in range(min(AT_ONCE, len(held)))])
+        if not self._held:
+            self._unsaid = []
 
     def _notice(self) -> None:
         if not self._turning:
@@ -164,8 +171,18 @@ class Pacer:
             self._left = ended // PART
             self._probe = PROBE
             self._window_began_at, self._window_done = now, finished
+            self._say_who_lives()
         if not self._short:
             self._left = AT_ONCE
+
+    def _say_who_lives(self) -> None:
+        """Who is not read from can't say so. With thousands of them a turn may be long in coming, and must not cost a lease."""
+        if not self._unsaid:
+            self._unsaid = list(self._held)
+        for _ in range(min(SIGNS, len(self._unsaid))):
+            connection = self._unsaid.pop()
+            if connection in self._held:
+                self._take(connection, [])
 
     def _allowed(self, waiting: int) -> int:
         """How many jobs may be taken in at the next client's turn."""

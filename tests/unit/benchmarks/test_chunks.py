@@ -16,10 +16,10 @@ from benchmarks.generators import nats, ours
 from benchmarks.generators.recorder import Recorder
 from benchmarks.generators.spec import Spec
 from benchmarks.measure import Bench
-from benchmarks.peers import servers
 from benchmarks.process import choose_cores
 from benchmarks.workloads import System
-from tests.unit.benchmarks.transport import Transport
+from tests.unit.benchmarks.programs import have_everything
+from tests.unit.benchmarks.transport import connected
 
 SIZE = 20
 COOKIES = [struct.pack(">BHI", 0xBE, 3, 0) + bytes([place]) + bytes(8) for place in range(2)]
@@ -28,13 +28,6 @@ COOKIES = [struct.pack(">BHI", 0xBE, 3, 0) + bytes([place]) + bytes(8) for place
 @pytest.fixture
 async def recorder():
     return Recorder(broker_pid=1)
-
-
-def connected(connection):
-    transport = Transport()
-    connection.connection_made(transport)
-    transport.take()
-    return transport
 
 
 def chunk(place, number):
@@ -181,10 +174,7 @@ def nothing_runs(monkeypatch, tmp_path):
         return FIGURES | {"broker_cpu_ns": FIGURES["broker_cpu_ns"] // (2 if workload.system is System.RELAY else 1)}
 
     monkeypatch.setattr(chunks, "measure", found)
-    monkeypatch.setattr(in_turn, "leave_in_order", lambda: None)
-    monkeypatch.setattr(servers, "missing", lambda system: "")
-    monkeypatch.setattr(nats_server, "find", lambda: tmp_path)
-    monkeypatch.setattr(in_turn, "describe_versions", lambda *_: {"nats": "v2"})
+    have_everything(monkeypatch, tmp_path)
     return seen
 
 

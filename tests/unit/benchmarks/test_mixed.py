@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import in_turn, mixed, nats_server
+from benchmarks import mixed, nats_server
 from benchmarks.brokers import Commands, our_command
 from benchmarks.errors import BenchError, Missing
 from benchmarks.generators import nats, ours
@@ -13,9 +13,9 @@ from benchmarks.generators.peers import make_client, make_worker
 from benchmarks.generators.recorder import Recorder
 from benchmarks.generators.spec import Spec
 from benchmarks.measure import Bench, measure_beside
-from benchmarks.peers import servers
 from benchmarks.process import Child, choose_cores
 from benchmarks.workloads import ONE, Shape, Socket, System, Workload
+from tests.unit.benchmarks.programs import have_everything
 from tests.unit.benchmarks.transport import Transport
 
 ALONE, BESIDE, LARGE = ({"p50_ns": p50, "p99_ns": p99, "jobs": 100, "seconds": 2.0} for p50, p99 in ((1, 2), (3, 8), (9, 9)))
@@ -113,10 +113,7 @@ def test_both_are_measured_in_turn_and_written(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(mixed, "measure", lambda workload, bench: ALONE)
     monkeypatch.setattr(mixed, "measure_beside", beside)
-    monkeypatch.setattr(in_turn, "leave_in_order", lambda: None)
-    monkeypatch.setattr(servers, "missing", lambda system: "")
-    monkeypatch.setattr(nats_server, "find", lambda: tmp_path)
-    monkeypatch.setattr(in_turn, "describe_versions", lambda *_: {})
+    have_everything(monkeypatch, tmp_path)
     file = tmp_path / "mixed.json"
     assert mixed.main(["--rounds", "2", "--compiled-python", sys.executable, "--json", str(file)]) == 1
     assert measured == ["relay", "compiled", "binary", "nats", "compiled", "binary", "nats", "relay"]

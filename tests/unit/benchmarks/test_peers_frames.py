@@ -9,19 +9,12 @@ from benchmarks.generators.nats import inbox
 from benchmarks.generators.open_loop import OpenNatsClient, OpenOurClient
 from benchmarks.generators.recorder import Recorder
 from benchmarks.generators.relay import RelayedClient, RelayedWorker
-from tests.unit.benchmarks.transport import Transport
+from tests.unit.benchmarks.transport import Transport, connected
 
 
 @pytest.fixture
 async def recorder():
     return Recorder(broker_pid=1)
-
-
-def connected(connection):
-    transport = Transport()
-    connection.connection_made(transport)
-    transport.take()
-    return transport
 
 
 def heard(kind, body=b""):

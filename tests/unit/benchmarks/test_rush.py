@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from benchmarks import in_turn, nats_server, rush
+from benchmarks import rush
 from benchmarks.errors import BenchError
-from benchmarks.peers import servers
 from benchmarks.workloads import System
+from tests.unit.benchmarks.programs import have_everything
 
 
 def done(jobs, seconds=2.0):
@@ -35,10 +35,7 @@ def test_each_system_is_measured_in_a_closed_loop_and_at_all_rates(monkeypatch, 
         return done(2 * rate or 100_000)
 
     monkeypatch.setattr(rush, "measure", measure)
-    monkeypatch.setattr(in_turn, "leave_in_order", lambda: None)
-    monkeypatch.setattr(servers, "missing", lambda system: "")
-    monkeypatch.setattr(nats_server, "find", lambda: tmp_path)
-    monkeypatch.setattr(in_turn, "describe_versions", lambda *_: {})
+    have_everything(monkeypatch, tmp_path)
     file = tmp_path / "rush.json"
     assert rush.main(["--rounds", "1", "--compiled-python", sys.executable, "--json", str(file)]) == 1
     assert measured == [(name, rate) for name in ("compiled", "binary", "nats") for rate in (0, *rush.RATES)]

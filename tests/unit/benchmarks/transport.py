@@ -19,3 +19,11 @@ class Transport(asyncio.Transport):
     def take(self):
         written, self.written = self.written, b""
         return written
+
+
+def connected(connection):
+    """Connect one, and pass over what it says first."""
+    transport = Transport()
+    connection.connection_made(transport)
+    transport.take()
+    return transport

@@ -462,38 +462,3 @@ def test_a_dialled_connection_is_open_from_the_start(role: Role) -> None:
     assert rig.told == ["accepts", "opened"]
     rig.hear(numbered(1, 2 * HANDSHAKE_FRAME_BYTES_MAX))
     assert rig.recorder.received_numbers(rig.connection) == [1]
-
-
-# Held by its owner
-
-
-def test_a_connection_that_is_held_is_not_read_from_until_it_is_not_any_more() -> None:
-    rig = binary()
-    rig.connection.hold(True)
-    assert not rig.transport.reading
-    rig.connection.hold(False)
-    assert rig.transport.reading
-
-
-def test_a_connection_that_is_held_is_not_read_from_though_its_peer_takes_what_it_is_sent() -> None:
-    rig = binary(**SMALL)
-    rig.transport.room = 0
-    rig.send(*(numbered(number, 1000) for number in range(100)))
-    assert not rig.transport.reading
-    rig.connection.hold(True)
-    rig.transport.take(1 << 30)
-    assert rig.told[-1] == "writable"
-    assert not rig.transport.reading
-    rig.connection.hold(False)
-    assert rig.transport.reading
-
-
-def test_a_connection_that_is_no_longer_held_is_not_read_from_while_its_peer_does_not_read() -> None:
-    rig = binary(**SMALL)
-    rig.connection.hold(True)
-    rig.transport.room = 0
-    rig.send(*(numbered(number, 1000) for number in range(100)))
-    rig.connection.hold(False)
-    assert not rig.transport.reading
-    rig.transport.take(1 << 30)
-    assert rig.transport.reading

@@ -1,6 +1,7 @@
 """How much of what clients send is taken in: with a board of slots that counts, and a loop whose time passes on command."""
 
 import asyncio
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -42,10 +43,14 @@ class Board:
         self.waiting = 0
         self.finished = 0
         self.taken: list[tuple[Connection, Frame]] = []
+        self.alive: list[Connection] = []
+        """Of whom it was said that they live, though nothing of theirs was taken in."""
         loop = cast(asyncio.AbstractEventLoop, self.loop)
         self.pacer = Pacer(loop, self.take, lambda: self.waiting, lambda: self.finished)
 
     def take(self, connection: Connection, frames: list[Frame]) -> None:
+        if not frames:
+            self.alive.append(connection)
         for frame in frames:
             self.taken.append((connection, frame))
             if frame[0] == PacketType.RUN:
@@ -292,3 +297,29 @@ def test_a_client_that_leaves_while_its_jobs_are_taken_in_is_forgotten() -> None
     board.turn()
     assert board.numbers() == list(range(301))
     assert cast(Line, client).held == [True]
+
+
+def test_of_clients_that_are_not_read_from_it_is_said_that_they_live(busy: tuple[Board, Connection]) -> None:
+    board, first = busy
+    others = [line() for _ in range(3 * pacing.SIGNS)]
+    for other in others:
+        board.pacer.receive(other, jobs(1))
+    del board.alive[:]
+    said = [len(board.alive) for _ in range(5) if board.work(SHORT) >= 0]
+    assert max(after - before for before, after in pairwise([0, *said])) <= pacing.SIGNS
+    silent = {one for one in (first, *others) if is_held(one)} - set(board.alive)
+    assert silent <= {connection for connection, _ in board.taken}
+
+
+def test_of_a_client_that_has_left_nothing_is_said_and_nothing_known(busy: tuple[Board, Connection]) -> None:
+    board, client = busy
+    other = line()
+    board.pacer.receive(other, jobs(1000))
+    del board.alive[:]
+    board.pacer._unsaid = [other, client]
+    board.pacer.end(client)
+    board.work(SHORT)
+    assert board.alive == [other]
+    board.pacer._unsaid = [other]
+    board.pacer.end(other)
+    assert board.pacer._unsaid == []

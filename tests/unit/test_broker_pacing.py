@@ -103,3 +103,24 @@ async def test_nonsense_after_many_jobs_ends_the_connection_after_them() -> None
         client.send(*detached(MANY), b"\0\0\0\1")
         assert (await client.sent_away())[0] == CloseReason.PROTOCOL_ERROR
         assert broker.switchboard.jobs == MANY
+
+
+async def test_of_a_client_that_was_said_goodbye_to_nothing_more_is_taken_in() -> None:
+    async with serving() as broker:
+        client = await client_of(broker)
+        client.send(*detached(MANY))
+        await until(lambda: crowded(broker), "nobody has to queue")
+        (connection,) = broker._connections.values()
+        connection.close(CloseReason.NORMAL, "enough")
+        taken = broker.switchboard.jobs
+        assert (await client.sent_away())[0] == CloseReason.NORMAL
+        client.live.close()
+        await until(lambda: broker.connections == 0, "the client is still there")
+        assert broker.switchboard.jobs == taken
+
+
+async def test_a_broker_that_stops_while_clients_queue_takes_nothing_more_in() -> None:
+    async with serving() as broker:
+        client = await client_of(broker)
+        client.send(*detached(MANY))
+        await until(lambda: crowded(broker), "nobody has to queue")

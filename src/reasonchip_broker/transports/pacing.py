@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from reasonchip_broker.protocol.codes import PacketType
+from reasonchip_broker.protocol.codes import CloseReason, PacketType
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.transports.connection import Connection
 
@@ -118,9 +118,9 @@ class Pacer:
         self._notice()
 
     def end(self, connection: Connection) -> None:
-        """A connection has ended, or sends nonsense: what it had sent before counts."""
+        """A connection has ended, or sends nonsense: what it had sent before counts, unless it was ended here."""
         held = self._held.pop(connection, None)
-        while held:
+        while held and not _is_ended_here(connection):
             self._take(connection, [held.popleft() for _ in range(min(AT_ONCE, len(held)))])
         if not self._held:
             self._unsaid = []
@@ -144,6 +144,8 @@ class Pacer:
                 break
             connection = next(iter(self._held))
             held = self._held.pop(connection)
+            if _is_ended_here(connection):
+                continue
             part = _begin(held, count)
             # The last in its turn now; and nothing of it may overtake what is held while that is taken in.
             self._held[connection] = held
@@ -181,7 +183,7 @@ class Pacer:
             self._unsaid = list(self._held)
         for _ in range(min(SIGNS, len(self._unsaid))):
             connection = self._unsaid.pop()
-            if connection in self._held:
+            if connection in self._held and not _is_ended_here(connection):
                 self._take(connection, [])
 
     def _allowed(self, waiting: int) -> int:
@@ -201,6 +203,11 @@ class Pacer:
             self._free -= jobs
         elif self._short:
             self._probe = 0 if self._waiting() else 2 * self._probe
+
+
+def _is_ended_here(connection: Connection) -> bool:
+    """Whether it was not the peer that ended it, or the network: nothing is heard any more of one that was said goodbye to."""
+    return connection.reason is not None and connection.reason < CloseReason.PEER_CLOSED
 
 
 def _begin(held: deque[Frame], jobs: int) -> list[Frame]:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.codes import PacketType
+from reasonchip_broker.protocol.codes import CloseReason, PacketType
 from reasonchip_broker.protocol.frames import BinaryDecoder, Frame
 from reasonchip_broker.testing.transport_peers import numbered
 from reasonchip_broker.transports import pacing
@@ -25,6 +25,7 @@ class Line:
 
     def __init__(self) -> None:
         self.held: list[bool] = []
+        self.reason: CloseReason | None = None
 
     def hold(self, held: bool) -> None:
         self.held.append(held)
@@ -323,3 +324,28 @@ def test_of_a_client_that_has_left_nothing_is_said_and_nothing_known(busy: tuple
     board.pacer._unsaid = [other]
     board.pacer.end(other)
     assert board.pacer._unsaid == []
+
+
+@pytest.mark.parametrize("reason", [CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST, CloseReason.LIMIT])
+def test_what_was_sent_before_counts_unless_the_connection_was_ended_here(reason: CloseReason) -> None:
+    board, client = Board(0), line()
+    board.take(client, jobs(1))
+    board.pacer.receive(client, jobs(300, 1))
+    cast(Line, client).reason = reason
+    if reason is CloseReason.LIMIT:
+        board.turn()
+        assert board.pacer._held == {}
+        assert not board.pacer.crowded
+    board.pacer.end(client)
+    assert len(board.taken) == (1 if reason is CloseReason.LIMIT else 301)
+
+
+def test_of_a_client_that_was_said_goodbye_to_it_is_not_said_that_it_lives(busy: tuple[Board, Connection]) -> None:
+    board, client = busy
+    other = line()
+    board.pacer.receive(other, jobs(1000))
+    cast(Line, other).reason = CloseReason.LIMIT
+    del board.alive[:]
+    board.pacer._unsaid = [other, client]
+    board.work(SHORT)
+    assert board.alive == [client]

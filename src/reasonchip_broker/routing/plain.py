@@ -181,6 +181,8 @@ class PlainPath:
                     and assignment.state is _HELD
                     and assignment.timer is None
                 ):
+                    # The tables have this very object for their key, which is found without being compared.
+                    cookie = assignment.cookie
                     shard = shards[cookie[15]]
                     route: Route = shard[cookie]
                     if route.timer is None and route.extras is None:
@@ -219,6 +221,7 @@ class PlainPath:
         assignment = held.get(cookie)
         if assignment is None or attempt != assignment.attempt or assignment.state is not _HELD or assignment.timer is not None:
             return False
+        cookie = assignment.cookie
         shard = self._shards[cookie[15]]
         route: Route = shard[cookie]
         if route.timer is not None or route.extras is not None:

@@ -66,8 +66,10 @@ class End:
 class Load:
     """A switchboard and its peers."""
 
-    def __init__(self, clients: int, workers: int, capacity: int, dialect: Dialect = Dialect.BINARY) -> None:
-        self.board = Switchboard(b"counted by bench", LIMITS, json_slot_rest_ms=0)
+    def __init__(
+        self, clients: int, workers: int, capacity: int, dialect: Dialect = Dialect.BINARY, limits: Limits = LIMITS
+    ) -> None:
+        self.board = Switchboard(b"counted by bench", limits, json_slot_rest_ms=0)
         self.now = 1000.0
         self.ends: list[End] = []
         self.clients = [End(self, Role.CLIENT, dialect) for _ in range(clients)]
@@ -155,9 +157,9 @@ def submit(load: Load, template: Template) -> None:
         client.say(b"".join([template.of(load.cookie()) for _ in range(AT_ONCE)]))
 
 
-def run_template() -> Template:
-    """A RUN without any options."""
-    return Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD))
+def run_template(left_ms: int = 0) -> Template:
+    """A RUN without any options, but perhaps a deadline."""
+    return Template(packets.run(MARK, schemas.encode_meta(schemas.RunOptions(p="p", enc=ENCODING_BYTES)), PAYLOAD, left_ms))
 
 
 def runs_alone() -> Run:

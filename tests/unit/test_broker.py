@@ -12,6 +12,7 @@ from reasonchip_broker.errors import ConnectError, InternalError, ListenError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol import packets, schemas
 from reasonchip_broker.protocol.codes import CloseReason, Code, PacketType, Role
+from reasonchip_broker.routing.timers import AT_ONCE
 from reasonchip_broker.transports.endpoints import server_transport
 from reasonchip_broker.transports.memory import MemoryServerTransport
 from reasonchip_broker.transports.server_transport import ConnectionHandler, Flusher, ServerTransport
@@ -216,6 +217,19 @@ async def test_no_timer_outlives_a_broker() -> None:
     loop = asyncio.get_running_loop()
     armed = [handle for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
     assert [handle for handle in armed if "reasonchip" in repr(handle)] == []
+
+
+async def test_deadlines_of_one_moment_end_in_several_turns_of_the_loop_so_that_others_are_heard_between() -> None:
+    async with serving() as broker:
+        client = await client_of(broker)
+        cookies = [client.run("nobody-serves", left_ms=100_000) for _ in range(3 * AT_ONCE)]
+        await until(lambda: broker.switchboard.jobs == len(cookies), "the jobs did not come")
+        now = broker._time()
+        broker._time = lambda: now + 200
+        broker._wake()
+        assert len(cookies) - AT_ONCE <= broker.switchboard.jobs < len(cookies)
+        for cookie in cookies:
+            assert (await client.outcome(cookie)).code == Code.DEADLINE_EXCEEDED
 
 
 # Drain

@@ -15,9 +15,10 @@ from math import ceil
 from typing import Final
 
 from reasonchip_broker.errors import InternalError
-from reasonchip_broker.limits import SPENT_SHARDS, Limits
+from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.binary import code_of
 from reasonchip_broker.protocol.codes import Dialect
+from reasonchip_broker.routing.ageing import Ageing
 from reasonchip_broker.routing.clock import Clock
 from reasonchip_broker.routing.effects import Effects
 from reasonchip_broker.routing.packs import SPAN_S, Pack
@@ -30,7 +31,7 @@ from reasonchip_broker.routing.timers import Timer, TimerKind, Timers
 _OVER: Final = RouteState.OVER
 _FORGOTTEN: Final = RouteState.FORGOTTEN
 _SWEEP_MIN: Final = 1024
-_EXPIRE_AT_ONCE: Final = 1000
+_EXPIRE_AT_ONCE: Final = 250
 """About so many outcomes are forgotten in one step, the next ones a tick later: a hundred thousand would stop the loop for too long."""
 
 _EXPIRE_EVERY_S: Final = 1.0
@@ -46,7 +47,7 @@ class Outcomes:
     """What is kept of jobs that are over. `routes` is the dispatcher's table."""
 
     __slots__ = (
-        "_aged_at",
+        "_ageing",
         "_bytes_max",
         "_client_bytes_max",
         "_client_max",
@@ -54,7 +55,6 @@ class Outcomes:
         "_every_s",
         "_jobs_max",
         "_own",
-        "_period_s",
         "_recipients",
         "_retention_max_s",
         "_routes",
@@ -77,11 +77,9 @@ class Outcomes:
         self._client_max = limits.client_outcomes_max
         self._client_bytes_max = limits.client_outcomes_bytes_max
         self._retention_max_s = limits.retention_s_max
-        self._aged_at = 0.0
         self.retention_s = limits.retention_s
         self._every_s = min(_EXPIRE_EVERY_S, self.retention_s)
-        self._period_s = self.retention_s + self._every_s
-        """Of spent cookies. Their tables may age late by the one, and must not before a whole retention has passed."""
+        self._ageing = Ageing(routes, self.retention_s, self._every_s)
         self.queue: deque[Route | Pack] = deque()
         """Kept for the usual time, oldest first, among them some that are forgotten already."""
         self._own: deque[Route] = deque()
@@ -193,7 +191,8 @@ class Outcomes:
     def _watch(self) -> None:
         """See to it that time is watched, now that something is kept."""
         if self._timer is None:
-            now = self._aged_at = self._clock.now
+            now = self._clock.now
+            self._ageing.begin(now)
             self._timer = self._timers.arm(TimerKind.RETENTION, self, now + self._every_s)
 
     def forget_delivered(self, route: Route) -> None:
@@ -375,19 +374,9 @@ class Outcomes:
             else:
                 queue.popleft()
                 left -= self._drop_all(first)
-        self._age_spent(now)
+        aged = self._ageing.go_on(now)
         if queue or self._routes.spent:
-            self._timer = self._timers.arm(TimerKind.RETENTION, self, now + (self._every_s if left > 0 else 0.0))
-
-    def _age_spent(self, now: float) -> None:
-        """The dicts of the table of jobs age one after the other, each once in a period."""
-        each_s = self._period_s / SPENT_SHARDS
-        # What was not aged in time is not made up for: between two ageings of a dict there is a whole retention, or more.
-        elapsed_s = min(now - self._aged_at, self._every_s + each_s)
-        ageing = int(elapsed_s / each_s)
-        for _ in range(ageing):
-            self._routes.age()
-        self._aged_at = now - (elapsed_s - ageing * each_s)
+            self._timer = self._timers.arm(TimerKind.RETENTION, self, now + (self._every_s if left > 0 and aged else 0.0))
 
     def _evict(self, route: Route) -> None:
         """There is no room, or no need: cookie and code are all that is kept, for as long as the outcome would have been."""
@@ -401,7 +390,7 @@ class Outcomes:
         """Leave nothing of an outcome but its cookie and code."""
         code, periods = code_of(route.frame), 1
         if route.timer is not None:
-            periods = max(1, ceil((route.deadline - self._clock.now) / self._period_s))
+            periods = max(1, ceil((route.deadline - self._clock.now) / self._ageing.period_s))
         self._end(route)
         self._routes.spend(route, code, periods)
 

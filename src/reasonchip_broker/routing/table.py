@@ -6,9 +6,9 @@ it then, and the cookie can't run a second job. A pack of which nothing is kept 
 is new, and to shrink a job's record is to write over it.
 
 The entries live in many small dicts, by the last byte of the cookie: one large one would stop the loop for tens of milliseconds when
-it grows. Marks go by age: the age rises sixteen times in a period, and each dict is looked through once in it for marks whose time is
-over, so that a cookie is known for at least as many periods as its mark was given, and for little more than one longer. There is a
-bound for all marks together; beyond it the oldest go, a few from each dict in turn.
+it grows. Marks go by age: the age rises sixteen times in a period, and each dict is looked through once in it, in small steps, for
+marks whose time is over, so that a cookie is known for at least as many periods as its mark was given, and for little more than one
+longer. There is a bound for all marks together; beyond it the oldest go, a few from each dict in turn.
 """
 
 from collections import deque
@@ -43,7 +43,19 @@ _DROPPED_AT_ONCE: Final = 8
 class RouteTable:
     """All jobs that are known, by cookie. At most `spent_max` marks are kept."""
 
-    __slots__ = ("_age", "_at_once", "_marks", "_next_to_age", "_next_to_trim", "_spent_max", "routes", "shards", "spent")
+    __slots__ = (
+        "_age",
+        "_at_once",
+        "_marks",
+        "_next_to_age",
+        "_next_to_trim",
+        "_spent_max",
+        "_to_look_at",
+        "looked_at",
+        "routes",
+        "shards",
+        "spent",
+    )
 
     def __init__(self, spent_max: int) -> None:
         self.shards: list[dict[bytes, Any]] = [{} for _ in range(SPENT_SHARDS)]
@@ -56,6 +68,9 @@ class RouteTable:
         self._at_once = max(1, spent_max // SPENT_SHARDS // _DROPPED_AT_ONCE)
         self._age = 0
         self._next_to_age = 0
+        self._to_look_at: list[bytes] | None = None
+        self.looked_at = 0
+        """How many entries the dict had that was last looked through."""
         self._next_to_trim = 0
         self._marks: dict[Mark, Mark] = {}
 
@@ -183,18 +198,43 @@ class RouteTable:
             return entry.principal, Code.OK
         return (entry[1], entry[2]) if entry is not None else None
 
-    def age(self) -> None:
-        """The time of one dict in this period has come: marks in it that are over go."""
-        number = self._next_to_age
-        shard, age = self.shards[number], self._age
-        if shard:
-            left = self.shards[number] = {cookie: entry for cookie, entry in shard.items() if _lasts(entry, age)}
-            self.spent -= len(shard) - len(left)
+    def age(self, most: int) -> bool:
+        """The time of one dict in this period has come: marks in it that are over go, of so many entries at a time. Returns whether
+        all were looked at: then the next dict's time may come."""
+        number, age = self._next_to_age, self._age
+        shard, left = self.shards[number], self._to_look_at
+        if left is None:
+            left = self._to_look_at = list(shard) if self.spent else []
+            self.looked_at = len(left)
+            if self.looked_at > most:
+                # Each of its cookies was fetched into the processor's cache, which took as long as to look at some.
+                return False
+        over = 0
+        for cookie in left[-most:]:
+            entry = shard.get(cookie)
+            if type(entry) is tuple:
+                ends_in: int = entry[0]
+            elif type(entry) is Pack and entry.state is _FORGOTTEN:
+                ends_in = entry.ends_in
+            else:
+                continue
+            if ends_in <= age:
+                del shard[cookie]
+                over += 1
+        self.spent -= over
+        del left[-most:]
+        if left:
+            return False
+        if len(shard) < self.looked_at // 2:
+            # Of itself a dict that is left by most of its entries stays as large.
+            self.shards[number] = dict(shard)
+        self._to_look_at = None
         self._next_to_age = number = (number + 1) % SPENT_SHARDS
         if not number % _SHARDS_PER_AGE:
             self._age = age + 1
             # New ones last longer than these, so that they are not made any more.
             self._marks = {mark: mark for mark in self._marks if mark[0] > age + AGES}
+        return True
 
     def trim(self) -> None:
         """Let the oldest marks go, as long as there are too many; those of a pack that still keeps an outcome go with it."""
@@ -233,10 +273,3 @@ class RouteTable:
 def _marks_in(entries: Iterable[tuple[bytes, Any]]) -> list[bytes]:
     """The cookies of which nothing but a mark is left."""
     return [cookie for cookie, entry in entries if (type(entry) is Pack and entry.state is _FORGOTTEN) or type(entry) is tuple]
-
-
-def _lasts(entry: Any, age: int) -> bool:
-    """Whether an entry is no mark, or one whose time is not over."""
-    if type(entry) is Pack:
-        return entry.state is _OVER or entry.ends_in > age
-    return type(entry) is Route or entry[0] > age

@@ -8,6 +8,7 @@ never fire cost a dict entry each and nothing in the event loop.
 
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Final
 
 from reasonchip_broker.limits import TIMER_TICK_S
@@ -15,6 +16,9 @@ from reasonchip_broker.limits import TIMER_TICK_S
 NEVER: Final = float("inf")
 _EMPTY_TICKS_MAX: Final = 1024
 """Ticks without a timer that may stay in the heap, beyond as many as have one."""
+
+AT_ONCE: Final = 50
+"""No more timers fire in one step: thousands may end in one tick, and what they lead to may take as long as frames of thousands."""
 
 
 class TimerKind(IntEnum):
@@ -91,10 +95,22 @@ class Timers:
                     heapify(self._order)
 
     def due(self, now: float) -> list[Timer]:
-        """Remove and return the timers that are due, earliest tick first, in each tick in the order of arming."""
+        """Remove and return the timers that are due, earliest tick first, in each tick in the order of arming. Of very many only
+        some: then `wake_at` stays in the past."""
         fired: list[Timer] = []
-        order = self._order
+        order, left = self._order, AT_ONCE
         while order and order[0] * TIMER_TICK_S <= now:
-            fired.extend(self._slots.pop(heappop(order), ()))
+            slot = self._slots.get(order[0])
+            if slot is not None:
+                if len(slot) > left:
+                    some = list(islice(slot, left))
+                    for timer in some:
+                        del slot[timer]
+                    fired += some
+                    break
+                left -= len(slot)
+                fired += slot
+                del self._slots[order[0]]
+            heappop(order)
         self.wake_at = order[0] * TIMER_TICK_S if order else NEVER
         return fired

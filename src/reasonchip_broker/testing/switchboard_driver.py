@@ -351,8 +351,10 @@ class SwitchboardDriver:
         timers = self.switchboard.timers
         while timers.wake_at <= target:
             self.clock.advance_to(max(self.clock.now, timers.wake_at))
+            left = len(timers)
             self._step("wake", None)
-            if timers.wake_at <= self.clock.now:
+            # Of very many timers not all fire at once.
+            if timers.wake_at <= self.clock.now and len(timers) >= left:
                 raise InternalError(f"woken at {self.clock.now}, the switchboard wants to be woken at {timers.wake_at}")
         self.clock.advance_to(target)
 

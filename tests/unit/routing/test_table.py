@@ -1,5 +1,7 @@
 """The table of jobs."""
 
+import sys
+
 import pytest
 
 from reasonchip_broker.errors import InternalError
@@ -14,6 +16,9 @@ from tests.unit.routing.making import make_peer
 
 OWNER = make_peer()
 OPTIONS = RunOptions(p="pipeline")
+ALL = 1_000_000
+"""No dict has so many entries."""
+
 KIND = EligibilityClass(1, "pipeline", False, [])
 
 
@@ -84,22 +89,61 @@ def test_marks_that_are_all_in_one_dict_are_dropped_as_well() -> None:
 def test_a_mark_lasts_for_its_periods_and_for_little_more_than_one_longer(begin: int, last: int, periods: int) -> None:
     table = RouteTable(100)
     for _ in range(begin):
-        table.age()
+        table.age(ALL)
     table.spend(over(table, cookie_of(1, last)), 0, periods)
     for _ in range(SPENT_SHARDS * periods):
         assert cookie_of(1, last) in table
-        table.age()
-    for _ in range(SPENT_SHARDS + 2 * SPENT_SHARDS // AGES):
-        table.age()
+        table.age(ALL)
+    for _ in range(SPENT_SHARDS + SPENT_SHARDS // AGES):
+        table.age(ALL)
     assert cookie_of(1, last) not in table
     assert table.spent == 0
+
+
+def test_a_dict_of_many_entries_is_looked_through_a_part_at_a_time() -> None:
+    table = RouteTable(10_000)
+    cookies = [cookie_of(number, last=0) for number in range(95)]
+    for cookie in cookies[:60]:
+        table.spend(over(table, cookie), 0)
+    stays = [over(table, cookie) for cookie in cookies[60:65]]
+    for _ in range(SPENT_SHARDS * 2):
+        table.age(ALL)
+    assert [table.age(20) for _ in range(3)] == [False, False, False]
+    assert table.spent == 60 - 35
+    # Neither what comes meanwhile is lost, nor what goes.
+    for cookie in cookies[65:]:
+        table.spend(over(table, cookie), 0)
+    table.remove(stays[0])
+    assert [table.age(20) for _ in range(2)] == [False, True]
+    assert (table.spent, table.looked_at, list(table)) == (30, 65, stays[1:])
+    assert all(cookie in table for cookie in cookies[61:])
+    table.invariants()
+
+
+def test_a_dict_that_most_entries_leave_gives_its_memory_back() -> None:
+    table = RouteTable(10_000)
+    stays = over(table, cookie_of(0, last=0))
+    for number in range(1, 1000):
+        table.spend(over(table, cookie_of(number, last=0)), 0)
+    before = sys.getsizeof(table.shards[0])
+    for _ in range(SPENT_SHARDS * 2 + 1):
+        table.age(ALL)
+    assert (list(table), table.spent) == ([stays], 0)
+    assert sys.getsizeof(table.shards[0]) < before / 20
+
+
+def test_where_there_are_no_marks_nothing_is_looked_at() -> None:
+    table = RouteTable(100)
+    for number in range(100):
+        over(table, cookie_of(number, last=0))
+    assert (table.age(1), table.looked_at) == (True, 0)
 
 
 def test_marks_of_cookies_that_are_forgotten_do_not_pile_up() -> None:
     table = RouteTable(SPENT_SHARDS * 8)
     for age in range(SPENT_SHARDS * 6):
         table.spend(over(table, cookie_of(age, age % SPENT_SHARDS), principal=f"principal {age}"), 0)
-        table.age()
+        table.age(ALL)
     assert len(table._marks) <= SPENT_SHARDS * 2
 
 
@@ -118,7 +162,7 @@ def test_who_asks_for_one_job_of_a_pack_finds_it_and_the_others_by_themselves() 
     assert (table.routes, table.spent) == (10, 2)
     table.invariants()
     for _ in range(2 * SPENT_SHARDS + 2 * SPENT_SHARDS // AGES):
-        table.age()
+        table.age(ALL)
     assert (table.routes, table.spent) == (10, 0), "what it had shrunk to lasts no longer than other marks"
 
 
@@ -127,7 +171,7 @@ def test_who_asks_for_one_job_of_a_pack_finds_it_and_the_others_by_themselves() 
 def test_a_pack_that_is_spent_is_the_mark_of_its_cookies_for_as_long_as_any_mark(begin: int, size: int) -> None:
     table = RouteTable(100)
     for _ in range(begin):
-        table.age()
+        table.age(ALL)
     cookies = [cookie_of(number, 255 - 13 * number) for number in range(size)]
     pack = packed(table, cookies)
     before = pack.bytes
@@ -137,10 +181,10 @@ def test_a_pack_that_is_spent_is_the_mark_of_its_cookies_for_as_long_as_any_mark
     assert (table.routes, table.spent, pack.state) == (0, size, RouteState.FORGOTTEN)
     table.invariants()
     for _ in range(SPENT_SHARDS):
-        table.age()
+        table.age(ALL)
     assert [table.spent_by(cookie) for cookie in cookies] == [("p", Code.OK)] * size
-    for _ in range(SPENT_SHARDS + 2 * SPENT_SHARDS // AGES):
-        table.age()
+    for _ in range(SPENT_SHARDS + SPENT_SHARDS // AGES):
+        table.age(ALL)
     assert not any(table.shards)
     assert table.spent == 0
 

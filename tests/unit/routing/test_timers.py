@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonchip_broker.limits import TIMER_TICK_S
-from reasonchip_broker.routing.timers import NEVER, TimerKind, Timers
+from reasonchip_broker.routing.timers import AT_ONCE, NEVER, TimerKind, Timers
 
 times = st.floats(0, 1e7) | st.integers(0, 10**7).map(lambda tick: tick * TIMER_TICK_S)
 ULP = 1e-9
@@ -135,3 +135,48 @@ def test_many_timers_armed_disarmed_and_fired_at_random_are_all_accounted_for(se
         for fired in timers.due(now):
             live.pop(fired)
         assert len(timers) == len(live)
+
+
+def test_of_very_many_timers_some_fire_at_once_and_the_others_at_the_next_looks_in_their_order() -> None:
+    timers = Timers()
+    many = 3 * AT_ONCE + 7
+    for number in range(many):
+        arm(timers, 1.0 + (number >= AT_ONCE + 3) * TIMER_TICK_S, number)
+    arm(timers, 9.0, many)
+    fired = []
+    for _ in range(4):
+        assert timers.wake_at <= 2.0
+        some = timers.due(2.0)
+        assert len(some) <= AT_ONCE
+        fired += [timer.subject for timer in some]
+        assert len(timers) == many + 1 - len(fired)
+    assert fired == list(range(many))
+    assert 9.0 <= timers.wake_at <= 9.0 + TIMER_TICK_S + ULP
+
+
+def test_timers_of_many_ticks_count_together() -> None:
+    timers = Timers()
+    for number in range(2 * AT_ONCE):
+        arm(timers, 1.0 + number // 2 * TIMER_TICK_S, number)
+    assert [timer.subject for timer in timers.due(1000.0)] == list(range(AT_ONCE))
+    assert [timer.subject for timer in timers.due(1000.0)] == list(range(AT_ONCE, 2 * AT_ONCE))
+    assert timers.wake_at == NEVER
+
+
+def test_a_timer_that_was_left_for_the_next_look_can_be_disarmed_and_joined() -> None:
+    timers = Timers()
+    armed = [timers.arm(TimerKind.DEADLINE, number, 1.0) for number in range(AT_ONCE + 3)]
+    timers.due(2.0)
+    timers.disarm(armed[-2])
+    arm(timers, 1.0, "new")
+    assert [timer.subject for timer in timers.due(2.0)] == [AT_ONCE, AT_ONCE + 2, "new"]
+    assert timers.wake_at == NEVER
+
+
+def test_when_all_that_were_left_are_disarmed_nothing_fires() -> None:
+    timers = Timers()
+    armed = [timers.arm(TimerKind.DEADLINE, number, 1.0) for number in range(AT_ONCE + 3)]
+    timers.due(2.0)
+    for timer in armed:
+        timers.disarm(timer)
+    assert (timers.due(2.0), timers.wake_at, len(timers)) == ([], NEVER, 0)

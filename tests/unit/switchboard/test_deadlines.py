@@ -6,6 +6,7 @@ from reasonchip_broker.limits import TIMER_TICK_S, Limits
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import NUMBER_MAX
 from reasonchip_broker.protocol.codes import Code, Dialect, PacketType
+from reasonchip_broker.routing.timers import AT_ONCE
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver
 
 LIMITS = Limits(cancel_grace_s=4.0, kill_grace_s=2.0, heartbeat_s=1000.0, lease_s=2000.0, retention_s=1.0)
@@ -31,6 +32,19 @@ def test_a_job_that_waits_is_over_at_its_deadline_not_before_and_at_most_a_tick_
     driver.advance(TIMER_TICK_S + 0.0002)
     assert outcome_of(client) == (Code.DEADLINE_EXCEEDED, False, "the deadline passed before a slot was free")
     assert driver.worker().take() == []
+
+
+def test_deadlines_of_one_moment_do_not_all_end_in_one_step_but_they_do_end() -> None:
+    driver, client = make()
+    jobs = 3 * AT_ONCE
+    for _ in range(jobs):
+        driver.run(client, left_ms=500)
+    client.take()
+    driver.jump(0.51)
+    assert driver.switchboard.jobs == jobs - AT_ONCE
+    driver.advance(0.0)
+    assert driver.switchboard.jobs == 0
+    assert [Code(packet.code) for packet in client.take()] == [Code.DEADLINE_EXCEEDED] * jobs
 
 
 def test_a_running_job_is_over_at_its_deadline_and_its_worker_is_asked_to_stop() -> None:

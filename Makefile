@@ -9,6 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED = $(PIP) install --require-hashes --no-deps
 PYTEST := $(BIN)/python -m pytest
 
+# Where no process may keep what it has compiled, each of the hundreds that the tests start compiles all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers bench-scale counts plots compiled test-compiled test-wheel docs lock clean

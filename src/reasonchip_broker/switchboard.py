@@ -22,6 +22,7 @@ from reasonchip_broker.routing.leases import Leases
 from reasonchip_broker.routing.lines import Line
 from reasonchip_broker.routing.peers import ELSE, Handlers, Peer, PeerState
 from reasonchip_broker.routing.plain import PlainPath
+from reasonchip_broker.routing.plain_json import PlainJsonPath
 from reasonchip_broker.routing.requests import Requests
 from reasonchip_broker.routing.route import Route, RouteState
 from reasonchip_broker.routing.scheduled import starts_at
@@ -64,6 +65,7 @@ class Switchboard:
         self._requests = Requests(limits, self._dispatcher, self._close)
         self._intake = Intake(limits, self._dispatcher, self._requests, instance, admits=admits)
         self._plain = PlainPath(self._dispatcher, self._intake.known, limits.client_jobs_max)
+        self._plain_json = PlainJsonPath(self._dispatcher, self._intake.known, limits.client_jobs_max)
         self._leases = Leases(limits, self.timers, self.effects)
         self._tables = self._make_tables()
 
@@ -167,6 +169,10 @@ class Switchboard:
         self._move(peer, PeerState.WELCOMED if dialect == Dialect.JSON else PeerState.GREETING)
         if peer.state == PeerState.GREETING:
             peer.timer = self.timers.arm(TimerKind.HANDSHAKE, peer, now + max(0.0, self._limits.handshake_s - waited_s))
+        elif role == Role.WORKER:
+            peer.reader = self._plain_json.results
+        elif not self._admits:
+            peer.reader = self._plain_json.runs
         return peer
 
     def received(self, peer: Peer, frames: list[Frame], now: float) -> bool:

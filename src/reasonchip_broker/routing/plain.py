@@ -31,7 +31,7 @@ Known: TypeAlias = tuple[RunOptions, EligibilityClass, bool]
 
 _nothing: Final[Any] = None
 _NO_POOLS: Final[list[Pool]] = []
-_NOT_PLAIN: Final[Known] = _nothing, NO_KIND, False
+NOT_PLAIN: Final[Known] = _nothing, NO_KIND, False
 _RUN: Final = int(PacketType.RUN)
 _RESULT: Final = int(PacketType.RESULT)
 _QUEUED: Final = RouteState.QUEUED
@@ -66,7 +66,7 @@ class PlainPath:
         left, taken, all_plain = self._jobs_max - peer.unfinished, 0, True
         # The options of the last RUN, and what they mean: most RUNs of a client have the same.
         last: bytes | None = None
-        options, kind, is_plain = _NOT_PLAIN
+        options, kind, is_plain = NOT_PLAIN
         pools, share = kind.pools, peer.share
         own: Share | None = None
         line: Line | None = None
@@ -77,7 +77,7 @@ class PlainPath:
                 if meta != last:
                     if taken:
                         left, taken = left - self._began(peer, share, taken), 0
-                    options, kind, is_plain = known.get(meta, _NOT_PLAIN)
+                    options, kind, is_plain = known.get(meta, NOT_PLAIN)
                     own = dispatcher.shares.of_key(principal, options.key) if is_plain and options.key else None
                     last, pools, share, line = meta, kind.pools, own or peer.share, None
                 last_byte = cookie[15]

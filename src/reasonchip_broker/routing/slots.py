@@ -133,7 +133,7 @@ class Slots:
             if state is not _WITHHELD:
                 assignment.move(_GONE)
                 return
-        if worker.peer.dialect is _JSON and worker.capacity > 1 and self._rest(assignment):
+        if worker.peer.dialect is _JSON and worker.capacity > 1 and self.rest(assignment):
             return
         # It is GONE now, as every state may be, and nothing refers to it any more that could ask.
         if worker.pool.turns.levels or worker.resuming or self._dispatcher.effects.observe_capacity:
@@ -203,7 +203,8 @@ class Slots:
 
     # Rest
 
-    def _rest(self, assignment: Assignment) -> bool:
+    def rest(self, assignment: Assignment) -> bool:
+        """The job of a slot is over, and its worker an existing one. Returns whether its slot has to rest before it is free."""
         worker = assignment.worker
         rest_s = self._rest_s
         if rest_s is None:

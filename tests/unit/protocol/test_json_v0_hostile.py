@@ -4,6 +4,8 @@ import gc
 import json
 import time
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,9 @@ TEXT = "0f8fad5b-d9cb-469f-a165-70867728950e"
 COOKIE = f'"cookie":"{TEXT}"'
 RUN = f'{{"packet_type":"RUN",{COOKIE},"pipeline":"p","variables":'.encode()
 CPU_S_MAX = 0.05
+"""On a machine that takes a third of that for the yardstick: that is what such a machine takes on a good day, and half on a bad one."""
+
+YARDSTICK = b"[" + b"7," * 200_000 + b"1]"
 LARGE = 4 * MIB
 
 # What is no JSON, or may mean two things: nothing that follows in the stream can be trusted.
@@ -73,16 +78,27 @@ NO_PACKET = {
 }
 
 
-def timed(raw: bytes, role: Role) -> tuple[list[Frame], JsonDecoder, float]:
-    decoder = JsonDecoder(16 * MIB, role)
+def is_quick(spent_s: float) -> bool:
+    """Whether a time is within the bound, or was so for a machine as slow as this one is at the moment."""
+    return spent_s <= CPU_S_MAX or spent_s <= 3 * max(measured(json.loads, YARDSTICK)[1] for _ in range(3))
+
+
+def measured(read: Callable[[bytes], Any], raw: bytes) -> tuple[Any, float]:
+    """What is read, and how many seconds of the processor's time that took."""
     # As in `serve`: to look through all objects of all tests is not what is measured.
     gc.disable()
     try:
         before = time.process_time()
-        frames = decoder.feed(raw)
-        return frames, decoder, time.process_time() - before
+        found = read(raw)
+        return found, time.process_time() - before
     finally:
         gc.enable()
+
+
+def timed(raw: bytes, role: Role) -> tuple[list[Frame], JsonDecoder, float]:
+    decoder = JsonDecoder(16 * MIB, role)
+    frames, spent_s = measured(decoder.feed, raw)
+    return frames, decoder, spent_s
 
 
 @pytest.mark.parametrize("role", Role)
@@ -95,7 +111,7 @@ def test_row_11_what_is_no_json_ends_the_stream_quickly_and_with_a_sentence(name
     assert str(decoder.failure).startswith("not JSON: ")
     assert str(decoder.failure).isprintable()
     assert len(str(decoder.failure)) < 300
-    assert spent_s <= CPU_S_MAX
+    assert is_quick(spent_s)
 
 
 @pytest.mark.parametrize("role", Role)
@@ -110,7 +126,7 @@ def test_row_11_json_that_is_no_packet_is_answered_quickly_and_with_a_sentence(n
     else:
         assert "RESULT" in NO_PACKET[name].decode()
         assert kind == PacketType.RESULT
-    assert spent_s <= CPU_S_MAX
+    assert is_quick(spent_s)
 
 
 @pytest.mark.parametrize("name", sorted({**NOT_JSON, **NO_PACKET}))
@@ -147,7 +163,7 @@ def test_large_text_is_no_attack(where: str) -> None:
     packet = decode(to_binary(frames[0][2], 1))
     assert text.encode() in packet.payload
     assert packet.cookie.hex() == fields["cookie"].replace("-", "")
-    assert spent_s <= CPU_S_MAX
+    assert is_quick(spent_s)
 
 
 JUNK = '"junk":"' + "x" * 100_000 + '"'
@@ -246,7 +262,7 @@ def test_a_large_stack_trace_is_no_attack() -> None:
     frames, decoder, spent_s = timed(json_frame(body.encode()), Role.WORKER)
     assert decoder.failure is None
     assert stack[-1].encode() in decode(frames[0][2]).payload
-    assert spent_s <= CPU_S_MAX
+    assert is_quick(spent_s)
 
 
 def test_row_28_names_that_clients_invent_are_not_kept() -> None:

@@ -203,15 +203,18 @@ SHAPES = (
     ("64x64-100B", "64 clients × 1 job at once, 100 B"),
     ("1x1-100B", "1 client × 1 job at once, 100 B"),
     ("4x8-64KiB", "4 clients × 8 jobs at once, 64 KiB"),
+    ("4x2-1MiB", "4 clients × 2 jobs at once, 1 MiB"),
 )
 
 
 def peers(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
     """What a job costs each broker in processor time, by shape of the load."""
     found = {one["workload"]: one["cpu_us_per_job"] for one in data["closed"] if one["cpu_us_per_job"]}
-    panels: Any = figure.subplots(2, 2)
+    panels: Any = figure.subplots(3, 2)
     about, other, _ = look.colours
-    for place, (axes, (shape, title)) in enumerate(zip(panels.flat, SHAPES, strict=True)):
+    for axes in panels.flat[len(SHAPES) :]:
+        axes.set_axis_off()
+    for place, (axes, (shape, title)) in enumerate(zip(panels.flat, SHAPES, strict=False)):
         names = [name for name in NAMES if f"{name}-tcp-{shape}" in found]
         values = [found[f"{name}-tcp-{shape}"] for name in names]
         middle = [value["median"] for value in values]
@@ -225,7 +228,7 @@ def peers(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
         axes.invert_yaxis()
         axes.set_xlim(0, max((value["high"] for value in values), default=1) * 1.2)
         axes.grid(visible=False, axis="y")
-        label(axes, "µs of the broker's processor a job" if place > 1 else "", "", title)
+        label(axes, "µs of the broker's processor a job" if place + 2 >= len(SHAPES) else "", "", title)
 
 
 def latency(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
@@ -277,7 +280,7 @@ def path(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
 
 
 PATH: tuple[tuple[str, float, Draw], ...] = (("path", 3.2, path),)
-PEERS: tuple[tuple[str, float, Draw], ...] = (("peers", 5.4, peers), ("latency", 3.6, latency))
+PEERS: tuple[tuple[str, float, Draw], ...] = (("peers", 7.6, peers), ("latency", 3.6, latency))
 FAIRNESS: tuple[tuple[str, float, Draw], ...] = (("newcomer", 3.0, newcomer), ("waits", 4.0, waits), ("weights", 3.6, weights))
 GROWTH: tuple[tuple[str, float, Draw], ...] = (("growth", 3.4, growth), ("memory", 3.4, memory))
 """Name, height in inches, and who draws it."""

@@ -4,6 +4,7 @@ The steady profile has no deadline, since machines are shared and a slow moment 
 change is judged by itself and not by the day's luck. `make test ARGS=--hypothesis-profile=search` looks where nobody has looked.
 """
 
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -38,6 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("needs_interpreted_core") is not None]
         items[:] = [item for item in items if item.get_closest_marker("needs_interpreted_core") is None]
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What pytest made of thousands of tests stays until the end: Python's collector need not look through it all the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -104,7 +104,7 @@ def a_freed_slot_looks_for_no_job(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def a_json_workers_slot_does_not_rest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slots, "_rest", lambda *_: False)
+    patch.setattr(Slots, "rest", lambda *_: False)
 
 
 @fault

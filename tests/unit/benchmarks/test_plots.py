@@ -48,30 +48,35 @@ def measured(monkeypatch, tmp_path):
     return ["--fairness", str(files[0]), "--growth", str(files[1]), "--peers", str(files[2])]
 
 
-def test_every_figure_is_drawn_light_and_dark_and_the_same_each_time(data, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def drawn(data, tmp_path_factory):
+    """All figures of that. Made once: nobody writes to them."""
+    folder = tmp_path_factory.mktemp("drawn")
+    assert plots.main([*data, "--into", str(folder)]) == 0
+    return folder
+
+
+def test_every_figure_is_drawn_light_and_dark_and_the_same_each_time(data, drawn, tmp_path, capsys):
     capsys.readouterr()
-    for folder in ("one", "two"):
-        assert plots.main([*data, "--into", str(tmp_path / folder)]) == 0
-    drawn = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    assert sorted(drawn) == NAMES
-    assert drawn == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
+    assert plots.main([*data, "--into", str(tmp_path / "again")]) == 0
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert sorted(again) == NAMES
+    assert again == {path.name: path.read_bytes() for path in drawn.iterdir()}
     told = capsys.readouterr().out.splitlines()
     assert {line.split()[0].rpartition("/")[2] for line in told} == set(NAMES)
 
 
-def test_a_figure_says_its_units_as_text_and_neither_when_nor_where_it_was_drawn(data, tmp_path):
-    plots.main([*data, "--into", str(tmp_path / "out")])
-    for path in (tmp_path / "out").iterdir():
+def test_a_figure_says_its_units_as_text_and_neither_when_nor_where_it_was_drawn(drawn):
+    for path in drawn.iterdir():
         svg = path.read_text("utf-8")
         assert len(svg) < SVG_BYTES_MAX
         assert not re.search(r"dc:date|matplotlib\.org", svg)
-    texts = texts_of(tmp_path / "out" / "waits-light.svg")
+    texts = texts_of(drawn / "waits-light.svg")
     assert {"waiting time (s)", "active keys", "1", "100"} <= texts, "numbers of an axis without an exponent"
 
 
-def test_who_can_not_take_a_rate_is_left_out_of_it(data, tmp_path):
-    plots.main([*data, "--into", str(tmp_path / "out")])
-    texts = texts_of(tmp_path / "out" / "latency-light.svg")
+def test_who_can_not_take_a_rate_is_left_out_of_it(drawn):
+    texts = texts_of(drawn / "latency-light.svg")
     assert plots.NAMES["gearman"] in texts, "it takes the other rate"
     assert plots.NAMES["redis"] not in texts
 
@@ -80,12 +85,11 @@ def texts_of(path):
     return {"".join(element.itertext()).strip() for element in ElementTree.parse(path).iter() if element.tag.endswith("}text")}
 
 
-def test_light_and_dark_differ_in_nothing_but_colours(data, tmp_path):
-    plots.main([*data, "--into", str(tmp_path / "out")])
+def test_light_and_dark_differ_in_nothing_but_colours(drawn):
     for name in NAMES[::2]:
-        dark, light = ((tmp_path / "out" / one).read_text("utf-8") for one in (name, name.replace("dark", "light")))
+        dark, light = ((drawn / one).read_text("utf-8") for one in (name, name.replace("dark", "light")))
         assert dark != light
-        assert texts_of(tmp_path / "out" / name) == texts_of(tmp_path / "out" / name.replace("dark", "light"))
+        assert texts_of(drawn / name) == texts_of(drawn / name.replace("dark", "light"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -223,7 +223,8 @@ def peers(figure: Figure, look: Look, data: Mapping[str, Any]) -> None:
         rows = range(len(names))
         axes.barh(rows, middle, xerr=errors, color=colours, ecolor=look.ink, error_kw={"elinewidth": 1}, height=0.65)
         for row, value in zip(rows, values, strict=True):
-            axes.text(value["high"] * 1.02, row, f" {value['median']:.3g}", va="center", color=look.ink)
+            shown = f"{value['median']:,.0f}" if value["median"] >= 100 else f"{value['median']:.3g}"
+            axes.text(value["high"] * 1.02, row, f" {shown}", va="center", color=look.ink)
         axes.set_yticks(rows, [NAMES[name] for name in names] if place % 2 == 0 else [""] * len(names))
         axes.invert_yaxis()
         axes.set_xlim(0, max((value["high"] for value in values), default=1) * 1.2)

@@ -7,6 +7,7 @@ import pytest
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Dialect, PacketType
+from reasonchip_broker.scheduling import Limit, Scheduling
 from reasonchip_broker.testing.switchboard_driver import FakeLink, SwitchboardDriver, json_packet
 
 from .scenes import inside
@@ -105,6 +106,30 @@ def test_a_job_that_a_binary_client_took_over_is_answered_to_that_client() -> No
     other.take()
     driver.send_json(worker, result(b"c" * 16))
     assert other.take_one(PacketType.RESULT).payload == b"2"
+
+
+def test_whoever_looks_on_is_told_the_outcome_as_well() -> None:
+    driver = learned()
+    client, worker, other = driver.client(JSON), driver.worker(dialect=JSON), driver.client()
+    driver.send_json(client, run(b"c" * 16))
+    driver.attach(other, b"c" * 16, take=False)
+    other.take()
+    driver.send_json(worker, result(b"c" * 16))
+    assert client.unread == framed(result(b"c" * 16))
+    assert other.take_one(PacketType.RESULT).payload == b"2"
+
+
+def test_a_limit_of_the_operator_holds_back_jobs_of_existing_peers_too() -> None:
+    limit = Limit(name="one at a time", concurrency=1)
+    driver = learned(json_slot_rest_ms=0, scheduling=Scheduling(limits=(limit,)))
+    client, worker = driver.client(JSON, queues=False), driver.worker(4, dialect=JSON)
+    bodies = [run(bytes([letter]) * 16) for letter in b"abc"]
+    driver.send_json(client, *bodies)
+    assert worker.unread == framed(bodies[0])
+    assert [answer["rc"] for answer in client.take_json()] == ["NO_CAPACITY"] * 2
+    driver.send_json(worker, result(b"a" * 16))
+    driver.send_json(client, *bodies[1:])
+    assert worker.unread == framed(*bodies[:2])
 
 
 def test_whoever_carries_effects_out_is_told_when_there_are_none_but_sends() -> None:

@@ -132,6 +132,24 @@ def test_a_limit_of_the_operator_holds_back_jobs_of_existing_peers_too() -> None
     assert worker.unread == framed(*bodies[:2])
 
 
+@pytest.mark.parametrize("log_routes", [False, True])
+def test_who_has_used_slots_by_such_jobs_waits_for_others_elsewhere(log_routes: bool) -> None:
+    driver = learned(json_slot_rest_ms=0)
+    driver.switchboard.effects.log_routes = log_routes
+    client, worker = driver.client(JSON, principal="ada"), driver.worker(dialect=JSON)
+    labelled = driver.worker(labels={"gpu": "yes"})
+    other, ada, bob = (driver.client(principal=principal) for principal in ("carl", "ada", "bob"))
+    occupant = driver.run(other, need={"gpu": "yes"})
+    waiting = [driver.run(link, need={"gpu": "yes"}) for link in (ada, bob)]
+    for number in range(1, 4):
+        driver.send_json(client, run(number.to_bytes(16, "big")))
+        driver.advance(5.0)
+        driver.send_json(worker, result(number.to_bytes(16, "big")))
+    labelled.take()
+    driver.result(labelled, occupant)
+    assert labelled.take_one(PacketType.RUN).cookie == waiting[1]
+
+
 def test_whoever_carries_effects_out_is_told_when_there_are_none_but_sends() -> None:
     driver = learned()
     client, worker = driver.client(JSON), driver.worker(2, dialect=JSON)

@@ -27,9 +27,14 @@ def say(*what: object) -> None:
     sys.stdout.flush()
 
 
+HALF = " (half a line)\n"
+"""What ends a line of which a process that was killed had written a part."""
+
+
 def noted(notes: Path) -> list[list[Any]]:
-    """The lines of a file whose last line may be half written."""
-    return [json.loads(line) for line in notes.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    """The whole lines of a file. The last one may be half written, and others may have been."""
+    lines = notes.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n") and not line.endswith(HALF)]
 
 
 class Noting(Reader):
@@ -42,6 +47,9 @@ class Noting(Reader):
 
     def note(self, *what: object) -> None:
         os.write(self._notes, (json.dumps(what) + "\n").encode())
+
+    def end_half_a_line(self) -> None:
+        os.write(self._notes, HALF.encode())
 
     def took(self, frame: Frame) -> None:
         kind, cookie, raw, code, _, number, _ = frame
@@ -63,10 +71,10 @@ async def main() -> None:
     lines = noted(notes) if notes.exists() else []
     reader = await connect(given["url"], Noting(notes))
     if notes.stat().st_size and not notes.read_bytes().endswith(b"\n"):
-        reader.note("half a line is ended here")
+        reader.end_half_a_line()
     await reader.hello()
     last: dict[bytes, int] = {}
-    for what, cookie, *numbers in (line for line in lines if len(line) > 1):
+    for what, cookie, *numbers in lines:
         if what == "over":
             last.pop(bytes.fromhex(cookie), None)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reasonchip_broker.protocol.codes import Code
-from tests.process.row_reader import noted
+from tests.process.row_reader import Noting, noted
 from tests.process.rows import broker_process, peer_process
 from tests.process.streams import Streamer
 from tests.raw_peers import connect
@@ -73,3 +73,14 @@ async def test_row_2_a_client_killed_and_started_again_fetches_every_outcome_and
         assert [number for piece in seen for number in piece] == list(range(1, CHUNKS + 1)), cookie
     record_property("chunks", sum(line[0] == "chunk" for line in lines))
     record_property("announced gaps", sum(line[0] == "gap" for line in lines))
+
+
+async def test_a_note_of_which_half_was_written_is_none_however_many_follow(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    for half in ('["chunk", "ab', "[", '["chunk", "ab", 3]'):
+        notes.write_text(f'["sent", "ab"]\n{half}')
+        assert noted(notes) == [["sent", "ab"]]
+        reader = Noting(notes)
+        reader.end_half_a_line()
+        reader.note("chunk", "ab", 4)
+        assert noted(notes) == [["sent", "ab"], ["chunk", "ab", 4]]

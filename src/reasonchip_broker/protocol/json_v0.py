@@ -210,7 +210,8 @@ def _fast_run(frame: bytes) -> Frame | None:
             _decode_text(variables)
     except ValueError:
         return None
-    if frame[_RUN_HYPHENS:_RUN_HYPHENS_END:5] != b"----" or cookie == NO_COOKIE:
+    # Where there are more hyphens, there are fewer bytes.
+    if frame[_RUN_HYPHENS:_RUN_HYPHENS_END:5] != b"----" or len(cookie) != 16 or cookie == NO_COOKIE:
         return None
     return _RUN, cookie, frame, 0, 1, 0, 0
 
@@ -229,7 +230,8 @@ def _fast_result(frame: bytes) -> Frame | None:
             _decode_text(result)
     except ValueError:
         return None
-    if frame[_RESULT_HYPHENS:_RESULT_HYPHENS_END:5] != b"----" or cookie == NO_COOKIE:
+    # Where there are more hyphens, there are fewer bytes.
+    if frame[_RESULT_HYPHENS:_RESULT_HYPHENS_END:5] != b"----" or len(cookie) != 16 or cookie == NO_COOKIE:
         return None
     return _RESULT, cookie, frame, 0, 0, 0, 0
 

@@ -263,6 +263,13 @@ def test_sixteen_zeros_are_no_cookie_in_the_written_form_either(raw: bytes, role
     assert role == Role.CLIENT or not is_json(taken)
 
 
+@pytest.mark.parametrize("text", ["0f8fad5b-d9cb-469f-a165-7086772895--", "---------d9cb-469f-a165-70867728950e"])
+@pytest.mark.parametrize(("raw", "role"), [(RUN, Role.CLIENT), (RESULT, Role.WORKER)])
+def test_a_cookie_with_more_hyphens_than_four_is_none_in_the_written_form_either(raw: bytes, role: Role, text: str) -> None:
+    frame = received(raw.replace(TEXT.encode(), text.encode()), role)
+    assert (frame[0], frame[1], frame[2]) == (MALFORMED, NO_COOKIE, b"cookie is a UUID or null")
+
+
 # Streams
 
 

@@ -2,6 +2,7 @@
 
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -148,6 +149,18 @@ def test_who_has_used_slots_by_such_jobs_waits_for_others_elsewhere(log_routes: 
     labelled.take()
     driver.result(labelled, occupant)
     assert labelled.take_one(PacketType.RUN).cookie == waiting[1]
+
+
+@pytest.mark.parametrize("text", ["0f8fad5b-d9cb-469f-a165-7086772895--", "---------d9cb-469f-a165-70867728950e"])
+def test_a_run_whose_cookie_is_too_short_is_refused_and_those_before_it_in_the_read_are_counted(text: str) -> None:
+    driver = learned()
+    client, worker = driver.client(JSON), driver.worker(4, dialect=JSON)
+    good = [run(bytes([letter]) * 16) for letter in b"ab"]
+    bad = run(b"c" * 16).replace(str(UUID(bytes=b"c" * 16)).encode(), text.encode())
+    driver.send_json(client, *good, bad, run(b"d" * 16))
+    assert worker.unread == framed(*good, run(b"d" * 16))
+    assert [answer["rc"] for answer in client.take_json()] == ["BAD_PACKET"]
+    assert (driver.switchboard.jobs, client.peer.unfinished) == (3, 3)
 
 
 def test_whoever_carries_effects_out_is_told_when_there_are_none_but_sends() -> None:

@@ -33,6 +33,7 @@ Beside it stand what is measured of the switchboard alone, without sockets, and 
     fairness.py       how long a newcomer waits, and how weights become slot-time
     counts.py         how many instructions a job costs, compared with those in counts.json; what is counted is in counted.py
     steps.py          how many of them each step of a job is
+    whole.py          how many a job is of a whole broker, loop and sockets too, where jobs come one by one
     growth.py         what a job costs as there is more of everything
     plots.py          what was measured drawn, for `docs/explanation/`
 """

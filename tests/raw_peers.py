@@ -152,11 +152,11 @@ class RawClient(RawPeer):
         self.send(packets.run(cookie, options(pipeline, **more), variables, left_ms))
         return cookie
 
-    def run_all(self, pipeline: str, count: int) -> list[bytes]:
+    def run_all(self, pipeline: str, count: int, variables: bytes = b"") -> list[bytes]:
         """Send so many RUNs in one piece; returns their cookies. Of a client that reads nothing, a RUN that the broker has not read by
         the time that the first results are in the way is not read at all."""
         cookies = [os.urandom(16) for _ in range(count)]
-        self.send(*(packets.run(cookie, options(pipeline), b"") for cookie in cookies))
+        self.send(*(packets.run(cookie, options(pipeline), variables) for cookie in cookies))
         return cookies
 
     async def outcome(self, cookie: bytes) -> Packet:

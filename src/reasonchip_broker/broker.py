@@ -23,10 +23,10 @@ from reasonchip_broker.ports import Admission, CapacityObserver, OutcomeObserver
 from reasonchip_broker.protocol.codes import CloseReason, Code, Dialect, Role
 from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.scheduling import Scheduling
+from reasonchip_broker.steps import NEVER, Steps
 from reasonchip_broker.switchboard import Switchboard
-from reasonchip_broker.transports.server_transport import AT_ONCE, Connection, Flusher, Pacer, ServerTransport
+from reasonchip_broker.transports.server_transport import Connection, Flusher, Pacer, ServerTransport
 
-NEVER = float("inf")
 CLOSE_S = 2.0
 """How long `stop` waits for the last frames to be taken, unless it is told otherwise."""
 
@@ -88,12 +88,7 @@ class Broker:
         self._time = time.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pacer: Pacer | None = None
-        self._wake_at = NEVER
         self._wake_handle: asyncio.TimerHandle | None = None
-        self._carrying = False
-        """Whether effects are being carried out."""
-        self._stepped = False
-        """Whether a step was taken meanwhile."""
         self._idle = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -112,6 +107,9 @@ class Broker:
         self._timers = self.switchboard.timers
         self._effects = self.switchboard.effects
         self._recipients = self._effects.recipients
+        self._steps = Steps(self.switchboard, self._after_step, self._doubt, self._log)
+        self.received: Callable[[Connection, list[Frame]], None] = self._steps.received
+        """Told by a connection: frames came. The hot path."""
         self._effects.log_routes = self._log.isEnabledFor(logging.DEBUG)
         self._effects.observe_outcomes = outcomes is not None
         self._effects.observe_capacity = capacity is not None
@@ -141,7 +139,8 @@ class Broker:
             self._loop = asyncio.get_running_loop()
             flusher = Flusher(self._loop)
             board = self.switchboard
-            self._pacer = Pacer(self._loop, self._take, lambda: board.waiting, lambda: board.counters.finished)
+            pacer = Pacer(self._loop, self._steps.take, lambda: board.waiting, lambda: board.counters.finished)
+            self._pacer = self._steps.pacer = pacer
             started: list[ServerTransport] = []
             self.state = BrokerState.RUNNING
             try:
@@ -262,34 +261,6 @@ class Broker:
             self._known(connection)
         self._after_step()
 
-    def received(self, connection: Connection, frames: list[Frame]) -> None:
-        """Frames came. Those of clients may have to wait until workers were heard."""
-        pacer = self._pacer
-        if connection.role is Role.WORKER or pacer is None:
-            self._take(connection, frames)
-            if pacer is not None and pacer.crowded:
-                pacer.heard()
-        elif len(frames) > AT_ONCE or pacer.crowded:
-            pacer.receive(connection, frames)
-        else:
-            self._take(connection, frames)
-            if self.switchboard.waiting:
-                pacer.took(frames)
-
-    def _take(self, connection: Connection, frames: list[Frame]) -> None:
-        """The hot path: frames in, effects out."""
-        self._carrying = True
-        plain = False
-        try:
-            plain = self.switchboard.received(connection.context, frames, self._time())
-        except Exception as error:
-            self._doubt(connection, error)
-        self._send_out()
-        self._carrying = False
-        if not plain or self._stepped or self._timers.wake_at < self._wake_at or self.state is not BrokerState.RUNNING:
-            self._stepped = False
-            self._after_step()
-
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
         """A connection sent what is no frame."""
         if self._pacer is not None:
@@ -340,18 +311,19 @@ class Broker:
     # What the switchboard asks for
 
     def _after_step(self) -> None:
-        if self._carrying:
+        steps = self._steps
+        if steps.carrying:
             # This step came of a send: whoever is sending carries its effects out as well.
-            self._stepped = True
+            steps.stepped = True
             return
-        self._carrying = True
+        steps.carrying = True
         effects = self._effects
         while self._recipients or effects.rare:
-            self._send_out()
+            steps.send_out()
             if effects.rare:
                 self._carry_out()
-        self._carrying = False
-        if self._timers.wake_at < self._wake_at:
+        steps.carrying = False
+        if self._timers.wake_at < steps.wake_at:
             self._arm()
         if self.switchboard.draining and not self.switchboard.jobs:
             self._idle.set()
@@ -395,18 +367,6 @@ class Broker:
         except Exception as error:
             self._log.error("an observer failed", error=repr(error), exc_info=error)
 
-    def _send_out(self) -> None:
-        try:
-            # It grows, if a send leads to a step that sends more.
-            for peer in self._recipients:
-                frames, peer.sends = peer.sends, []
-                peer.link.send_all(frames)
-        except Exception as error:
-            # None should fail. What was not sent is lost, and whoever it was for is better off without us.
-            self._log.error("internal error", error=repr(error), exc_info=error)
-            self._effects.clear_sends()
-        self._recipients.clear()
-
     def _verdict(self, cookie: bytes, number: int, code: Code | None, sentence: str) -> None:
         if code is None:
             self.switchboard.admitted(cookie, number, self._time())
@@ -417,13 +377,13 @@ class Broker:
     def _arm(self) -> None:
         if self._wake_handle is not None:
             self._wake_handle.cancel()
-        self._wake_at = self._timers.wake_at
+        wake_at = self._steps.wake_at = self._timers.wake_at
         if self._loop is not None:
-            self._wake_handle = self._loop.call_later(max(0.0, self._wake_at - self._time()), self._wake)
+            self._wake_handle = self._loop.call_later(max(0.0, wake_at - self._time()), self._wake)
 
     def _wake(self) -> None:
         self._wake_handle = None
-        self._wake_at = NEVER
+        self._steps.wake_at = NEVER
         try:
             self.switchboard.wake(self._time())
         except Exception as error:

@@ -156,7 +156,16 @@ async def victim_turns(broker: Broker) -> None:
         await bystander.ping()
 
 
-@pytest.mark.parametrize("step", ["received", "offended", "congested", "writable", "disconnected"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("received", marks=pytest.mark.needs_interpreted_core),
+        "offended",
+        "congested",
+        "writable",
+        "disconnected",
+    ],
+)
 async def test_a_bug_in_any_step_of_a_connection_costs_that_connection_alone(step: str) -> None:
     async with serving(Limits(outbox_bytes_mark=1000), clients=("tcp://127.0.0.1:0",)) as broker:
         await worker_of(broker, 4)
@@ -166,12 +175,16 @@ async def test_a_bug_in_any_step_of_a_connection_costs_that_connection_alone(ste
         failing.spared = list(real.peers.values())
         victim = await client_of(broker)
         broker.switchboard = failing  # type: ignore[assignment]
+        if step == "received":
+            broker._steps.switchboard = failing  # type: ignore[assignment]
         for peer in real.peers.values():
             if peer.role == Role.WORKER:
                 failing.spared.append(peer)
         await provoke(step, broker, victim, failing)
         await until(lambda: broker.failure is None and len(broker._connections) <= 4, "the broker failed")
         broker.switchboard = real
+        if step == "received":
+            broker._steps.switchboard = real
         await other.echo()
         await (await client_of(broker)).echo()
         victim.live.abort()
@@ -196,6 +209,9 @@ async def test_a_bug_in_one_timer_does_not_lose_the_others_that_are_due() -> Non
 async def test_a_send_that_fails_does_not_stop_the_broker() -> None:
     class Broken:
         def send_all(self, frames: list[bytes]) -> None:
+            raise Bug("on purpose")
+
+        def send_at_once(self, frames: list[bytes], now: float) -> None:
             raise Bug("on purpose")
 
         def close(self, reason: CloseReason, sentence: str) -> None:
@@ -368,7 +384,11 @@ async def test_a_farewell_that_congests_its_connection_is_no_trouble() -> None:
         assert (await victim.sent_away())[0] is CloseReason.LIMIT
 
 
-async def test_a_step_that_comes_of_sending_what_is_plain_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.needs_interpreted_core
+@pytest.mark.parametrize(("jobs", "sends"), [(1, "send_at_once"), (2, "send_all")])
+async def test_a_step_that_comes_of_sending_what_is_plain_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, sends: str
+) -> None:
     """None does so far, but a transport may find out at any time that its peer is gone."""
     async with serving() as broker:
         await worker_of(broker, 2)
@@ -378,13 +398,13 @@ async def test_a_step_that_comes_of_sending_what_is_plain_is_carried_out(monkeyp
         connection = list(broker.switchboard.peers.values())[-1].link
         send_all = type(connection).send_all
 
-        def finds_out(self: Any, frames: list[bytes]) -> None:
+        def finds_out(self: Any, frames: list[bytes], *now: float) -> None:
             if self is connection:
                 broker.offended(self, CloseReason.PROTOCOL_ERROR, "found out while it was sent to")
             send_all(self, frames)
 
-        monkeypatch.setattr(type(connection), "send_all", finds_out)
-        victim.run()
+        monkeypatch.setattr(type(connection), sends, finds_out)
+        victim.run_all("echo", jobs)
         await client.echo()
         assert connection.reason is CloseReason.PROTOCOL_ERROR, "at once, and not when a timer was due"
         assert (await victim.sent_away())[1] == "found out while it was sent to"
@@ -397,7 +417,7 @@ async def test_a_worker_that_is_lost_to_the_hard_cap_while_it_is_given_jobs_tell
         worker = await worker_of(broker, 1000)
         client = await client_of(broker)
         worker.live.pause_reading()
-        cookies = [client.run(variables=bytes(500)) for _ in range(20)]
+        cookies = client.run_all("echo", 20, bytes(500))
         await until(lambda: broker.switchboard.jobs == 20, "the jobs did not come")
         for cookie in cookies:
             client.send(packets.cancel(cookie, why="x" * 500))

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Role
-from reasonchip_broker.transports.connection import Connection, ConnectionHandler
+from reasonchip_broker.transports.connection import Connection
 from reasonchip_broker.transports.flusher import Flusher
+from reasonchip_broker.transports.server_transport import ConnectionHandler
 
 
 class ClientTransport(ABC):

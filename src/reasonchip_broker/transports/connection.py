@@ -14,16 +14,19 @@ reason; bytes that make a part of one start a timer, so that nobody holds a desc
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from reasonchip_broker.errors import RemoteProtocolError
 from reasonchip_broker.limits import HANDSHAKE_FRAME_BYTES_MAX, Limits
 from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.codes import CloseReason, Dialect, Role
-from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, Frame, FrameDecoder
+from reasonchip_broker.protocol.frames import PREFACE, PREFACE_MAGIC, VERSION, VERSIONS, BinaryDecoder, FrameDecoder
 from reasonchip_broker.transports.addresses import address_of
 from reasonchip_broker.transports.bulk import read_in_bulk
 from reasonchip_broker.transports.flusher import Flusher
+
+if TYPE_CHECKING:
+    from reasonchip_broker.transports.server_transport import ConnectionHandler
 
 _PREFACE_BYTES: Final = len(PREFACE)
 _JOIN_BYTES_MAX: Final = 8 * 1024
@@ -31,6 +34,9 @@ _JOIN_BYTES_MAX: Final = 8 * 1024
 
 _SLICE_BYTES: Final = 64 * 1024
 """What a TLS transport is given at a time."""
+
+APART_S: Final = 50e-6
+"""Lone frames that come so far apart are written each at once: to be joined, they would wait for the end of the loop's turn."""
 
 LINGER_S: Final = 1.0
 """How long a peer that was said goodbye to, and has taken it, may leave its own end open."""
@@ -40,31 +46,6 @@ LATE_S: Final = 0.1
 
 _WATCH_PARTS: Final = 4
 """How often, in each write deadline, a connection that takes nothing is looked at."""
-
-
-class ConnectionHandler(Protocol):
-    """What a connection tells its owner. None of these may block or raise."""
-
-    def accepts(self, connection: "Connection") -> bool:
-        """Whether a connection that was just made may stay; False ends it without a word."""
-
-    def opened(self, connection: "Connection") -> None:
-        """The dialect is known; frames may be sent from now on."""
-
-    def received(self, connection: "Connection", frames: list[Frame]) -> None:
-        """These frames are complete; none, if only a part of one has come."""
-
-    def offended(self, connection: "Connection", reason: CloseReason, sentence: str) -> None:
-        """What came is no frame; nothing more will be read. The owner closes the connection."""
-
-    def congested(self, connection: "Connection") -> None:
-        """More than the mark waits to be written."""
-
-    def writable(self, connection: "Connection") -> None:
-        """No more than that waits any longer."""
-
-    def closed(self, connection: "Connection", reason: CloseReason) -> None:
-        """The connection has ended. Said once, for each connection that was accepted."""
 
 
 class Connection(asyncio.Protocol):
@@ -97,6 +78,7 @@ class Connection(asyncio.Protocol):
         "_translate",
         "_transport",
         "_watch",
+        "_written_at",
         "address",
         "context",
         "dialect",
@@ -110,7 +92,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        handler: ConnectionHandler,
+        handler: "ConnectionHandler",
         connection_id: bytes,
         role: Role,
         limits: Limits,
@@ -155,6 +137,8 @@ class Connection(asyncio.Protocol):
         self._held = False
         """Whether its owner does not want to hear it for now."""
         self._dirty = False
+        self._written_at = 0.0
+        """When a lone frame was last written."""
         self._paused = False
         self._handed_bytes = 0
         self._accepted_bytes = 0
@@ -189,6 +173,15 @@ class Connection(asyncio.Protocol):
         else:
             for frame in frames:
                 self.send(frame)
+
+    def send_at_once(self, frames: list[bytes], now: float) -> None:
+        """The same, and they are written now (`time.monotonic()`), unless something was so a moment ago: that is better joined."""
+        if self._plain and not self._dirty and now - self._written_at >= APART_S:
+            self._written_at = now
+            self._outbox = frames
+            self.flush()
+        else:
+            self.send_all(frames)
 
     def _send_otherwise(self, frame: bytes) -> None:
         """Send to a JSON peer, or to one that has more than the mark to take already."""
@@ -235,6 +228,12 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         if self._encrypts and self.reason is None:
             self._flush_encrypted(transport, outbox)
+            return
+        if len(outbox) == 1:
+            # Neither to be summed up nor joined, which counts where jobs come one by one.
+            frame = outbox[0]
+            self._handed_bytes += len(frame)
+            transport.write(frame)
             return
         size = sum(map(len, outbox))
         self._handed_bytes += size

@@ -12,9 +12,9 @@ from reasonchip_broker.errors import ConnectError, ListenError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Connection, ConnectionHandler
+from reasonchip_broker.transports.connection import Connection
 from reasonchip_broker.transports.flusher import Flusher
-from reasonchip_broker.transports.server_transport import ServerTransport
+from reasonchip_broker.transports.server_transport import ConnectionHandler, ServerTransport
 
 _listeners: dict[tuple[asyncio.AbstractEventLoop, str], "MemoryServerTransport"] = {}
 

@@ -11,9 +11,9 @@ from reasonchip_broker.errors import ConnectError, ListenError
 from reasonchip_broker.limits import Limits
 from reasonchip_broker.protocol.codes import Dialect, Role
 from reasonchip_broker.transports.client_transport import ClientTransport
-from reasonchip_broker.transports.connection import Connection, ConnectionHandler
+from reasonchip_broker.transports.connection import Connection
 from reasonchip_broker.transports.flusher import Flusher
-from reasonchip_broker.transports.server_transport import ServerTransport
+from reasonchip_broker.transports.server_transport import ConnectionHandler, ServerTransport
 from reasonchip_broker.transports.tcp import BACKLOG, close_servers, describe
 
 _PROBE_S = 1.0

@@ -13,9 +13,10 @@ from reasonchip_broker.protocol.frames import Frame
 from reasonchip_broker.testing import check_server_transport as suite
 from reasonchip_broker.testing import transport_peers
 from reasonchip_broker.testing.check_server_transport import CHECKS, Check, Implementation
-from reasonchip_broker.transports.connection import Connection, ConnectionHandler
+from reasonchip_broker.transports.connection import Connection
 from reasonchip_broker.transports.flusher import Flusher
 from reasonchip_broker.transports.memory import MemoryClientTransport, MemoryServerTransport, MemoryTransport
+from reasonchip_broker.transports.server_transport import ConnectionHandler
 
 
 async def connect(url: str, protocol: asyncio.Protocol) -> asyncio.Transport:

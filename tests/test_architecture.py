@@ -123,6 +123,14 @@ def all_code() -> list[Module]:
     return product() + parse("tests", "benchmarks", "fuzz", "examples")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _the_trees_are_let_go() -> Iterator[None]:
+    """Millions of nodes, that Python's collector would look through again and again while all other tests run."""
+    yield
+    product.cache_clear()
+    all_code.cache_clear()
+
+
 def repository_files() -> Iterator[Path]:
     """Every file that is or would be committed, found without git, which a machine that only tests need not have."""
     for folder, folders, names in os.walk(ROOT):

@@ -31,7 +31,7 @@ docs: .venv/.docs ## build the documentation into site/
 
 # With NATS, or the benchmark's tests would skip what they measure beside it.
 test: .venv/.dev .venv/.bench ## the whole test suite (ARGS="-k roster" for a part of it)
-	$(PYTEST) -n $(JOBS) $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
 
 check: .venv/.dev ## lint, types, import contracts, architecture: quick enough for every commit
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) \
@@ -55,7 +55,7 @@ fix: .venv/.dev ## mend what ruff can mend by itself
 	$(BIN)/ruff format
 
 cover: .venv/.dev .venv/.bench ## the test suite, and which lines and branches it misses
-	$(PYTEST) -n $(JOBS) --cov --cov-report=term $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 soak: .venv/.dev ## the tests that take minutes
 	$(PYTEST) -m soak --timeout=3600 $(ARGS)
@@ -102,7 +102,7 @@ test-wheel:
 	$(PYTHON) -m venv .venv-compiled
 	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt -r requirements/bench.txt
 	.venv-compiled/bin/python -m pip install --quiet --no-deps dist/*.whl
-	.venv-compiled/bin/python -m pytest -n $(JOBS) $(ARGS)
+	.venv-compiled/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header $(UPGRADE)

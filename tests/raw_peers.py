@@ -70,8 +70,10 @@ async def hang_up() -> None:
             dial.cancel()
         for made in await asyncio.gather(*mine, return_exceptions=True):
             # One that was closed before all was written, and is gone, can't be aborted: CPython 3.11 fails over that.
-            if not isinstance(made, BaseException) and made.get_extra_info("socket").fileno() >= 0:
-                made.abort()
+            if not isinstance(made, BaseException):
+                held = made.get_extra_info("socket")
+                if held is None or held.fileno() >= 0:
+                    made.abort()
 
 
 def options(pipeline: str, **more: object) -> bytes:

@@ -176,12 +176,20 @@ class Connection(asyncio.Protocol):
 
     def send_at_once(self, frames: list[bytes], now: float) -> None:
         """The same, and they are written now (`time.monotonic()`), unless something was so a moment ago: that is better joined."""
-        if self._plain and not self._dirty and now - self._written_at >= APART_S:
+        if self._dirty or self._paused or now - self._written_at < APART_S:
+            self.send_all(frames)
+        elif self._plain:
             self._written_at = now
             self._outbox = frames
             self.flush()
         else:
-            self.send_all(frames)
+            self._written_at = now
+            # Nothing of it is left to the flusher.
+            self._dirty = True
+            try:
+                self.send_all(frames)
+            finally:
+                self.flush()
 
     def _send_otherwise(self, frame: bytes) -> None:
         """Send to a JSON peer, or to one that has more than the mark to take already."""
@@ -229,15 +237,12 @@ class Connection(asyncio.Protocol):
         if self._encrypts and self.reason is None:
             self._flush_encrypted(transport, outbox)
             return
-        if len(outbox) == 1:
-            # Neither to be summed up nor joined, which counts where jobs come one by one.
-            frame = outbox[0]
-            self._handed_bytes += len(frame)
-            transport.write(frame)
-            return
-        size = sum(map(len, outbox))
+        is_lone = len(outbox) == 1  # and need neither be counted nor joined, which shows where jobs come one by one
+        size = len(outbox[0]) if is_lone else sum(map(len, outbox))
         self._handed_bytes += size
-        if size <= _JOIN_BYTES_MAX * len(outbox):
+        if is_lone:
+            transport.write(outbox[0])
+        elif size <= _JOIN_BYTES_MAX * len(outbox):
             transport.write(b"".join(outbox))
         else:
             transport.writelines(outbox)

@@ -1,7 +1,10 @@
 """Lone frames, which a connection writes at once rather than at the end of the loop's turn."""
 
+import pytest
+
 from reasonchip_broker.protocol import packets
-from reasonchip_broker.protocol.codes import ENCODING_JSON, CloseReason
+from reasonchip_broker.protocol.binary import encode
+from reasonchip_broker.protocol.codes import ENCODING_JSON, CloseReason, PacketType
 from reasonchip_broker.testing.transport_peers import numbered
 from reasonchip_broker.transports.connection import APART_S
 from tests.unit.transports.fakes import Rig
@@ -41,9 +44,35 @@ def test_lone_frames_for_a_peer_that_takes_none_count_for_the_hard_cap() -> None
     assert rig.connection.reason is CloseReason.SLOW_CONSUMER
 
 
-def test_a_lone_frame_for_an_existing_peer_is_written_in_its_own_words() -> None:
+def existing_peer() -> Rig:
     rig = Rig()
     rig.hear(json_frame(packet_type="CANCEL"))
-    rig.connection.send_at_once([packets.ping(), packets.result(b"j" * 16, 1, b"5", ENCODING_JSON)], 10.0)
-    rig.loop.turn()
+    return rig
+
+
+def test_a_lone_frame_for_an_existing_peer_is_written_at_once_in_its_own_words() -> None:
+    rig = existing_peer()
+    result = packets.result(b"j" * 16, 1, b"5", ENCODING_JSON)
+    rig.connection.send_at_once([packets.ping(), result], 10.0)
     assert b'"rc":"OK"' in rig.transport.written
+    rig.loop.turn()
+    assert len(rig.transport.writes) == 1
+    rig.send(result)
+    assert len(rig.transport.writes) == 2
+
+
+def test_a_frame_that_can_not_be_told_to_an_existing_peer_costs_no_other() -> None:
+    rig = existing_peer()
+    with pytest.raises(ValueError, match="not a valid Code"):
+        rig.connection.send_at_once([encode(PacketType.REPLY, code=250)], 10.0)
+    rig.send(packets.result(b"j" * 16, 1, b"5", ENCODING_JSON))
+    assert b'"rc":"OK"' in rig.transport.written
+
+
+def test_nothing_is_sent_to_a_peer_that_was_said_goodbye_to() -> None:
+    rig = binary()
+    rig.connection.close(CloseReason.LIMIT, "enough")
+    said = len(rig.transport.writes)
+    rig.connection.send_at_once([numbered(1)], 10.0)
+    rig.loop.turn()
+    assert len(rig.transport.writes) == said

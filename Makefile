@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers bench-scale counts plots compiled test-compiled test-wheel docs lock clean
+.PHONY: help demo test check lint types contracts architecture fix cover soak fuzz simulate bench bench-peers bench-scale counts plots compiled test-compiled install-wheel test-wheel docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -94,14 +94,16 @@ compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc
 	$(BIN)/hatchling build -t sdist
 	HATCH_BUILD_HOOKS_ENABLE=1 $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 
-test-compiled: compiled test-wheel ## the whole test suite on the compiled wheel, but for what breaks the core on purpose
+test-compiled: compiled install-wheel test-wheel ## the whole test suite on the compiled wheel, but for what breaks the core on purpose
 
-# On the wheel that is there.
-test-wheel:
+# The wheel that is there, and all that the tests need beside it.
+install-wheel:
 	rm -rf .venv-compiled
 	$(PYTHON) -m venv .venv-compiled
 	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt -r requirements/bench.txt
 	.venv-compiled/bin/python -m pip install --quiet --no-deps dist/*.whl
+
+test-wheel:
 	.venv-compiled/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 LOCK = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \

@@ -32,6 +32,30 @@ from tests.unit.switchboard.interpreted import needs_interpreted_core
 
 SEEDS = range(60)
 STEPS = 1500
+FOUND_BY = {
+    "a_batch_is_everybodys": 11,
+    "a_client_over_its_limit_loses_nearly_all": 43,
+    "a_gap_is_told_as_smaller_than_it_is": 7,
+    "a_pack_goes_on_after_another_outcome_was_sent": 22,
+    "a_pack_that_is_opened_loses_its_last_outcome": 10,
+    "a_run_of_another_broker_runs_again": 7,
+    "a_withheld_cookie_may_be_used_again": 7,
+    "a_worker_that_comes_back_is_another_one": 19,
+    "affinity_wins_over_load": 14,
+    "an_ack_that_ends_in_a_pack_spends_its_last_outcomes": 10,
+    "an_ack_that_ends_in_a_pack_spends_one_too_many": 12,
+    "an_outcome_goes_where_a_mark_should": 5,
+    "jobs_do_not_come_of_age": 8,
+    "jobs_that_run_already_do_not_count_by_other_rules": 24,
+    "nobody_remembers_who_served_a_key": 8,
+    "numbers_begin_anew_with_each_attempt": 7,
+    "of_two_scheduled_jobs_the_later_is_first": 51,
+    "results_for_two_clients_in_one_read_are_swapped": 4,
+    "the_key_that_a_job_names_is_ignored": 7,
+    "the_next_job_of_a_line_is_as_old_as_the_one_before": 8,
+}
+"""Which seed has found a fault that few of them find. It is tried first, which takes a second instead of ten; the others are still
+tried when it finds nothing any more."""
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 
@@ -300,9 +324,11 @@ def drain_forgets_the_jobs_that_wait(patch: pytest.MonkeyPatch) -> None:
 # The tests
 
 
-def walk_all(*, records: bool = False, seeds: range = SEEDS) -> str:
-    """What the first seed that finds something says; nothing if none does. A crash is no finding."""
-    for seed in seeds:
+def walk_all(name: str = "", *, records: bool = False, seeds: range = SEEDS) -> str:
+    """What the first seed that finds something says; nothing if none does. A crash is no finding. The seed that has found a fault of
+    this name before comes first."""
+    first = [FOUND_BY[name]] if name in FOUND_BY else []
+    for seed in [*first, *seeds]:
         try:
             Walk(seed, audit_every=0, records=records).go(STEPS)
         except Failure as failure:
@@ -315,7 +341,7 @@ def walk_all(*, records: bool = False, seeds: range = SEEDS) -> str:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
-    assert walk_all()
+    assert walk_all(name)
 
 
 @needs_interpreted_core

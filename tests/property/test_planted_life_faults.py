@@ -346,4 +346,4 @@ def there_is_always_room_for_a_job_that_is_scheduled(patch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
-    assert walk_all()
+    assert walk_all(name)

@@ -223,4 +223,4 @@ def anybody_drains_any_worker(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
-    assert walk_all(seeds=SEEDS)
+    assert walk_all(name, seeds=SEEDS)

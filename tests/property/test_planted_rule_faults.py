@@ -155,4 +155,4 @@ def what_left_the_queue_counts_on(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
-    assert walk_all()
+    assert walk_all(name)

@@ -25,7 +25,7 @@ FAKE = Path(__file__).with_name("fake_broker.py")
 
 
 def bench(nats=None, acks=False, connections=300):
-    return Bench(Commands((sys.executable, str(FAKE)), nats), choose_cores(), 0.2, 0.6, acks, connections)
+    return Bench(Commands((sys.executable, str(FAKE)), nats), choose_cores(), 0.1, 0.3, acks, connections)
 
 
 def check(figures):

@@ -96,12 +96,9 @@ compiled: .venv/.dev ## a wheel for this machine with the core compiled by mypyc
 
 test-compiled: compiled install-wheel test-wheel ## the whole test suite on the compiled wheel, but for what breaks the core on purpose
 
-# The wheel that is there, and all that the tests need beside it.
-install-wheel:
-	rm -rf .venv-compiled
-	$(PYTHON) -m venv .venv-compiled
-	.venv-compiled/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt -r requirements/bench.txt
-	.venv-compiled/bin/python -m pip install --quiet --no-deps dist/*.whl
+# The wheel that is there.
+install-wheel: .venv-compiled/.dev
+	.venv-compiled/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 
 test-wheel:
 	.venv-compiled/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
@@ -137,6 +134,14 @@ clean: ## remove everything that is made, .venv too
 .venv-peers/.peers: requirements/peers.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/peers.txt
+	@touch $@
+
+# All that the tests need beside the compiled wheel.
+.venv-compiled/.dev: requirements/dev.txt requirements/bench.txt
+	rm -rf .venv-compiled
+	$(PYTHON) -m venv .venv-compiled
+	.venv-compiled/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps \
+		$(patsubst %,-r %,$^)
 	@touch $@
 
 .venv/.%: requirements/%.txt .venv/.runtime

@@ -1,7 +1,8 @@
 """The hot path through the broker's body. What it does about bugs, and about steps inside of steps, is in test_broker_faults.py."""
 
+import asyncio
 import os
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -10,9 +11,11 @@ from reasonchip_broker.protocol import packets
 from reasonchip_broker.protocol.binary import encode
 from reasonchip_broker.protocol.codes import Dialect, PacketType, Role
 from reasonchip_broker.protocol.frames import PREFACE, BinaryDecoder, Frame
+from reasonchip_broker.routing.peers import Peer
 from reasonchip_broker.steps import NEVER, Steps
 from reasonchip_broker.switchboard import Switchboard
 from reasonchip_broker.transports.connection import Connection
+from reasonchip_broker.transports.pacing import Pacer
 from tests.raw_peers import HELLO, options
 from tests.unit.transports.fakes import FakeTransport, Rig
 
@@ -26,8 +29,14 @@ class Body:
         self.board = Switchboard(os.urandom(16), Limits())
         self.after = 0
         self.doubts: list[Exception] = []
-        self.steps = Steps(self.board, self.follow, lambda connection, error: self.doubts.append(error), None)
+        self.failures: list[str] = []
+        """Of sends."""
+        self.steps = Steps(self.board, self.follow, lambda connection, error: self.doubts.append(error), self)
         self.rig = Rig()
+
+    def error(self, event: str, **fields: object) -> None:
+        """As a logger has it."""
+        self.failures.append(event)
 
     def follow(self) -> None:
         """Whatever may follow, but for sends."""
@@ -123,3 +132,52 @@ def test_a_step_that_fails_is_told_with_its_connection_and_steps_go_on() -> None
     assert not body.steps.carrying
     body.hear(client, *runs(1))
     assert given.writes == runs(1)
+
+
+def test_what_a_step_that_comes_of_a_send_leaves_is_looked_at_once() -> None:
+    body = Body()
+    client, _ = body.peer(Role.CLIENT)
+    body.peer(Role.WORKER, REGISTER)
+    first, second, third = runs(3)
+    body.hear(client, first)
+    before = body.after
+    body.steps.stepped = True
+    body.hear(client, second)
+    assert body.after == before + 1
+    body.hear(client, third)
+    assert body.after == before + 1
+
+
+def test_a_send_that_fails_costs_the_others_of_that_step_their_frames_and_nothing_after_it() -> None:
+    body = Body()
+    client, heard = body.peer(Role.CLIENT)
+    other, _ = body.peer(Role.CLIENT)
+    effects = body.board.effects
+
+    def sends_to_nobody_and_to_the_client(peer: Any, frame: Frame) -> None:
+        nobody = Peer(None, bytes(16), Role.CLIENT, Dialect.BINARY, "", True, peer.share)
+        effects.send(nobody, packets.ping(1))
+        effects.send(client.context, packets.ping(2))
+
+    other.context.handlers[PacketType.CANCEL] = sends_to_nobody_and_to_the_client
+    body.hear(other, packets.cancel(b"c" * 16))
+    assert len(body.failures) == 1
+    assert heard.writes == []
+    body.hear(client, packets.ping(3))
+    assert heard.writes == [packets.pong(3)]
+
+
+def test_whoever_sends_while_clients_have_to_queue_goes_to_the_end_of_it() -> None:
+    body = Body()
+    client, transport = body.peer(Role.CLIENT)
+    _, given = body.peer(Role.WORKER, REGISTER)
+    loop = cast(asyncio.AbstractEventLoop, body.rig.loop)
+    pacer = Pacer(loop, body.steps.take, lambda: body.board.waiting, lambda: body.board.counters.finished)
+    body.steps.pacer = pacer
+    pacer.crowded = True
+    body.hear(client, *runs(1))
+    assert given.writes == []
+    assert not transport.reading
+    body.rig.loop.turn()
+    assert given.writes == runs(1)
+    assert transport.reading

@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     def send_at_once(self, frames: list[bytes], now: float) -> None:
         """The same, and they are written now (`time.monotonic()`), unless something was so a moment ago: that is better joined."""
-        if self._dirty or self._paused or now - self._written_at < APART_S:
+        if self._dirty or now - self._written_at < APART_S:
             self.send_all(frames)
         elif self._plain:
             self._written_at = now

@@ -53,6 +53,11 @@ class ManualLoop:
         """How many are armed."""
         return sum(not handle.cancelled for _, _, handle in self._timers)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether anything is to run in the next turn."""
+        return bool(self._ready)
+
     def turn(self) -> None:
         """Run what is ready, and what that makes ready."""
         while self._ready:

@@ -36,6 +36,17 @@ def test_a_lone_frame_does_not_overtake_what_was_sent_before() -> None:
     assert rig.transport.writes == [numbered(1) + numbered(2)]
 
 
+def test_lone_frames_for_a_peer_that_takes_none_for_now_wait_and_follow_in_order() -> None:
+    rig = binary(**SMALL)
+    rig.transport.room = 0
+    rig.connection.send_at_once([numbered(1, 1500)], 1.0)
+    for number in (2, 3):
+        rig.connection.send_at_once([numbered(number)], float(number))
+    assert rig.transport.writes == [numbered(1, 1500)]
+    rig.transport.take(1500)
+    assert rig.transport.written == numbered(1, 1500) + numbered(2) + numbered(3)
+
+
 def test_lone_frames_for_a_peer_that_takes_none_count_for_the_hard_cap() -> None:
     rig = binary(**SMALL)
     rig.transport.room = 0
@@ -55,9 +66,10 @@ def test_a_lone_frame_for_an_existing_peer_is_written_at_once_in_its_own_words()
     result = packets.result(b"j" * 16, 1, b"5", ENCODING_JSON)
     rig.connection.send_at_once([packets.ping(), result], 10.0)
     assert b'"rc":"OK"' in rig.transport.written
-    rig.loop.turn()
+    assert not rig.loop.is_ready, "nothing is left to the flusher"
+    rig.connection.send_at_once([result], 10.0 + 0.9 * APART_S)
     assert len(rig.transport.writes) == 1
-    rig.send(result)
+    rig.loop.turn()
     assert len(rig.transport.writes) == 2
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from fuzz.choices import Choices
 from reasonchip_broker.protocol import schemas
 from reasonchip_broker.protocol.binary import Packet, decode, readdressed
-from reasonchip_broker.protocol.codes import Code, PacketType, Role
+from reasonchip_broker.protocol.codes import NO_COOKIE, Code, PacketType, Role
 from reasonchip_broker.protocol.frames import (
     HEADER_BYTES,
     LENGTH_BYTES,
@@ -69,6 +69,7 @@ def json_decoder(data: bytes) -> None:
     frames = whole.feed(stream)
     _require_same(whole, frames, JsonDecoder(FRAME_BYTES_MAX, role), stream, cuts)
     for kind, cookie, raw, *_ in frames:
+        require(len(cookie) == len(NO_COOKIE), "a cookie is not of 16 bytes")
         if kind == MALFORMED:
             require(raw.decode().isprintable(), "what is wrong with a packet is not one printable line")
         elif kind < OVERSIZED:

@@ -29,6 +29,8 @@ _INTERESTING = (
     b"{",
     b"}",
     b"null",
+    b"-",
+    b"--",
 )
 
 

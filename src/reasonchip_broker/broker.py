@@ -87,7 +87,6 @@ class Broker:
         self._strangers: Counter[str] = Counter()
         self._time = time.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pacer: Pacer | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._empty = asyncio.Event()
@@ -139,8 +138,8 @@ class Broker:
             self._loop = asyncio.get_running_loop()
             flusher = Flusher(self._loop)
             board = self.switchboard
-            pacer = Pacer(self._loop, self._steps.take, lambda: board.waiting, lambda: board.counters.finished)
-            self._pacer = self._steps.pacer = pacer
+            steps = self._steps
+            steps.pacer = Pacer(self._loop, steps.take, lambda: board.waiting, lambda: board.counters.finished)
             started: list[ServerTransport] = []
             self.state = BrokerState.RUNNING
             try:
@@ -263,8 +262,8 @@ class Broker:
 
     def offended(self, connection: Connection, reason: CloseReason, sentence: str) -> None:
         """A connection sent what is no frame."""
-        if self._pacer is not None:
-            self._pacer.end(connection)
+        if self._steps.pacer is not None:
+            self._steps.pacer.end(connection)
         self._log.warning("protocol error", connection=connection.id.hex(), reason=reason.name, error=sentence)
         self._step(connection, self.switchboard.offended, reason, sentence)
 
@@ -289,8 +288,8 @@ class Broker:
         """A connection has ended."""
         if self._connections.pop(connection.id, None) is None:
             return
-        if self._pacer is not None:
-            self._pacer.end(connection)
+        if self._steps.pacer is not None:
+            self._steps.pacer.end(connection)
         self._step(connection, self.switchboard.disconnected, reason)
         # `serve` runs without the cyclic collector: whatever points both ways is taken apart by hand.
         connection.context = None

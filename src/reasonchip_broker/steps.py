@@ -67,37 +67,26 @@ class Steps:
             plain = self.switchboard.received(connection.context, frames, now)
         except Exception as error:
             self._doubt(connection, error)
-        if len(frames) == 1:
-            self._send_at_once(now)
-        else:
-            self.send_out()
+        self.send_out(now if len(frames) == 1 else 0.0)
         self.carrying = False
         if not plain or self.stepped or self._timers.wake_at < self.wake_at:
             self.stepped = False
             self._after()
 
-    def send_out(self) -> None:
-        """Carry out all sends; they are written at the end of the loop's turn."""
+    def send_out(self, lone_at: float = 0.0) -> None:
+        """Carry out all sends. They are written at the end of the loop's turn; what came of a frame that was alone in its read, at
+        `lone_at` (`time.monotonic()`), is written now, if it need not be joined to anything."""
         try:
             # It grows, if a send leads to a step that sends more.
             for peer in self._recipients:
                 frames, peer.sends = peer.sends, []
-                cast(Connection, peer.link).send_all(frames)
+                link = cast(Connection, peer.link)
+                if lone_at:
+                    link.send_at_once(frames, lone_at)
+                else:
+                    link.send_all(frames)
         except Exception as error:
-            self._not_sent(error)
+            # None should fail. What was not sent is lost, and whoever it was for is better off without us.
+            self._log.error("internal error", error=repr(error), exc_info=error)
+            self._effects.clear_sends()
         self._recipients.clear()
-
-    def _send_at_once(self, now: float) -> None:
-        """The same for what came of a lone frame, which is written now if it need not be joined to anything."""
-        try:
-            for peer in self._recipients:
-                frames, peer.sends = peer.sends, []
-                cast(Connection, peer.link).send_at_once(frames, now)
-        except Exception as error:
-            self._not_sent(error)
-        self._recipients.clear()
-
-    def _not_sent(self, error: Exception) -> None:
-        """None should fail. What was not sent is lost, and whoever it was for is better off without us."""
-        self._log.error("internal error", error=repr(error), exc_info=error)
-        self._effects.clear_sends()

@@ -16,8 +16,8 @@ MANY = 5000
 
 
 def crowded(broker: Broker) -> bool:
-    assert broker._pacer is not None
-    return broker._pacer.crowded
+    assert broker._steps.pacer is not None
+    return broker._steps.pacer.crowded
 
 
 def detached(count: int) -> list[bytes]:
